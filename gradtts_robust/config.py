@@ -1,0 +1,243 @@
+"""Every setting, as typed dataclasses: the command line, the YAML recipes and the checkpoints are made of these.
+
+Imports nothing of the project and nothing heavy, so that `gradtts-robust --help` stays quick.
+"""
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class TextConfig:
+    """How text becomes symbol ids.
+
+    Args:
+        frontend: `grad-tts`, the original's cleaners and dictionary look-up, or `arpabet`, ours.
+        blanks: put the blank symbol before, between and after all symbols, as the original does.
+        edges: put a space at both ends, so that silence around the speech has a symbol to belong to.
+    """
+
+    frontend: Literal["grad-tts", "arpabet"] = "arpabet"
+    blanks: bool = False
+    edges: bool = True
+
+
+@dataclass
+class ModelConfig:
+    """Shape of the network. The defaults are the original's (arXiv 2105.06337); presets are in `PRESETS`.
+
+    Args:
+        n_symbols: rows of the symbol table, the blank included.
+        n_speakers: rows of the speaker table; 1 means a single-speaker model without a table.
+        speaker_dim: width of a speaker's row.
+        encoder_channels, encoder_filter, duration_filter: widths of the encoder, its feed-forward layers, the duration predictor.
+        encoder_heads, encoder_layers, encoder_kernel, encoder_window: relative self-attention and its feed-forward kernel.
+        encoder_dropout: in [0, 1), in the encoder and the duration predictor.
+        condition_encoder: give the encoder and the duration predictor the speaker, which the original's constructor forgets.
+        decoder: `grad-tts`, the original's score U-Net, or `lean`, a smaller one over a 2 x 2 pixel-unshuffled mel.
+        decoder_dim: base width of the `grad-tts` U-Net.
+        decoder_dims: widths per resolution of the `lean` U-Net.
+        beta_min, beta_max: noise schedule, B(t) = beta_min t + (beta_max - beta_min) t^2 / 2.
+        pe_scale: multiplies t in the sinusoidal time embedding: 1000, or 1 for the original's first single-speaker checkpoints.
+        mel_mean, mel_std: centre and scale of log-mel values, natural log; the `lean` U-Net normalises mu with them.
+    """
+
+    n_symbols: int = 149
+    n_speakers: int = 1
+    speaker_dim: int = 64
+    encoder_channels: int = 192
+    encoder_filter: int = 768
+    duration_filter: int = 256
+    encoder_heads: int = 2
+    encoder_layers: int = 6
+    encoder_kernel: int = 3
+    encoder_window: int = 4
+    encoder_dropout: float = 0.1
+    condition_encoder: bool = False
+    decoder: Literal["grad-tts", "lean"] = "grad-tts"
+    decoder_dim: int = 64
+    decoder_dims: tuple[int, ...] = (48, 96, 128)
+    beta_min: float = 0.05
+    beta_max: float = 20.0
+    pe_scale: float = 1000.0
+    mel_mean: float = -5.0
+    mel_std: float = 2.0
+
+
+PRESETS = {
+    "full": {"condition_encoder": True},
+    "small": {
+        "encoder_channels": 128, "encoder_filter": 384, "duration_filter": 192, "encoder_layers": 4,
+        "condition_encoder": True, "decoder": "lean",
+    },
+}
+
+
+@dataclass
+class ObjectiveConfig:
+    """The diffusion loss: penalty(residual, delta(t)) x weight(snr), see `gradtts_robust.losses`.
+
+    The paper's robust setting (arXiv 2403.16728) is `penalty=pseudo_huber, delta_schedule=exponential, delta_0=0.1`.
+    """
+
+    penalty: str = "l2"
+    delta_schedule: str = "exponential"
+    delta_0: float = 0.1
+    delta_scale: float = 1.0
+    weighting: str = "constant"
+    level: Literal["bin", "frame", "pooled", "example"] = "bin"
+    matched: bool = False
+
+
+@dataclass
+class CorruptionConfig:
+    """What is done to the adaptation data.
+
+    Args:
+        kind: `none` or `foreign` (utterances of other speakers, labelled as the target's).
+        fraction: share of the resulting utterances that is foreign, in [0, 1).
+        pick: which foreign speakers: `random`, or `nearest` or `farthest` to the target by speaker embedding.
+        mode: `replace` some of the target's utterances or `append` to all of them.
+        speakers: how many foreign speakers to draw from; 0 for no limit.
+        seed: what is drawn depends on this alone.
+    """
+
+    kind: Literal["none", "foreign"] = "none"
+    fraction: float = 0.0
+    pick: Literal["random", "nearest", "farthest"] = "random"
+    mode: Literal["replace", "append"] = "replace"
+    speakers: int = 0
+    seed: int = 0
+
+
+@dataclass
+class OptimConfig:
+    """The training loop's settings, one set for pretraining and adaptation.
+
+    Args:
+        iterations: optimizer steps.
+        batch_size: utterances per step and process.
+        segment_frames: frames per utterance that the score network sees, a multiple of 8.
+        learning_rate: Adam's, reached after `warmup` steps, then constant, or falling by a cosine to a tenth at the end with `decay`.
+        clip: largest gradient norm, of the encoder and of the decoder apart, as the original clips.
+        ema: decay of the averaged weights; 0 turns averaging off.
+        precision: `bf16` autocast, `float32`, or `auto`: bf16 where the hardware computes it.
+        checkpoint_every: steps between checkpoints.
+        keep: checkpoints kept with their optimizer state; 0 keeps all.
+        threads: torch's CPU threads; 0 leaves torch's own choice.
+    """
+
+    iterations: int = 350
+    batch_size: int = 16
+    segment_frames: int = 64
+    learning_rate: float = 1e-4
+    warmup: int = 0
+    decay: bool = False
+    clip: float = 1.0
+    ema: float = 0.0
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    checkpoint_every: int = 50
+    keep: int = 2
+    threads: int = 0
+
+
+@dataclass
+class PretrainConfig:
+    """`gradtts-robust pretrain`: a base from manifests of many speakers.
+
+    Args:
+        manifests: manifest files; the embedded corpus' is made by `gradtts-robust corpus embedded`.
+        out: run folder.
+        preset: `small` or `full`; `model` overrides single settings of it.
+        aligned_first: steps at the start that see only utterances whose durations are known (espeak's phoneme events).
+        cache: folder of cached features; empty for `features` beside the run.
+    """
+
+    manifests: list[str] = field(default_factory=list)
+    out: str = "runs/base"
+    preset: str = "small"
+    model: dict = field(default_factory=dict)
+    text: TextConfig = field(default_factory=TextConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(
+        iterations=20000, learning_rate=5e-4, warmup=200, decay=True, ema=0.999, checkpoint_every=500))
+    aligned_first: int = 1000
+    cache: str = ""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+
+@dataclass
+class EvaluationConfig:
+    """How a checkpoint is judged: unseen sentences are spoken and compared with held-out clean speech of the target.
+
+    Args:
+        sentences: how many of the project's test sentences to speak, or a text file's path, one sentence a line.
+        reference_utterances: clean utterances of the target kept out of training as the reference.
+        encoder: speaker encoder, `resemblyzer` or `ecapa`.
+        encoder_source: local folder or hub name, for `ecapa`.
+        vocoder: `griffin-lim` or a HiFi-GAN generator checkpoint.
+        steps, temperature, length_scale: of the reverse process and of the durations.
+        thresholds: similarities below which samples are counted.
+    """
+
+    sentences: str = "6"
+    reference_utterances: int = 3
+    encoder: str = "resemblyzer"
+    encoder_source: str = ""
+    vocoder: str = "griffin-lim"
+    steps: int = 10
+    temperature: float = 1.5
+    length_scale: float = 1.0
+    thresholds: tuple[float, ...] = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
+
+
+@dataclass
+class AdaptConfig:
+    """`gradtts-robust adapt`: a base learns a new speaker.
+
+    Args:
+        base: checkpoint of the multi-speaker base; empty for the shipped one.
+        manifest: utterances of the target and, for corruption, of others.
+        speaker: the target's name in the manifest.
+        out: run folder.
+        train: what is trained: `all`, `decoder` (score network and speaker row) or `speaker` (the row alone).
+        utterances: how many of the target's utterances to train on, reference excluded; 0 for all.
+    """
+
+    base: str = ""
+    manifest: str = ""
+    speaker: str = ""
+    out: str = "runs/adapt"
+    train: Literal["all", "decoder", "speaker"] = "all"
+    utterances: int = 0
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+
+def from_dict(kind: type, values: dict):
+    """Builds a settings dataclass from plain values, as read from JSON or YAML.
+
+    Raises:
+        ValueError: a key that `kind` does not have.
+    """
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"unknown setting {unknown[0]!r} for {kind.__name__}; known: {', '.join(known)}")
+    default = kind()
+    built = {}
+    for name, value in values.items():
+        current = getattr(default, name)
+        if dataclasses.is_dataclass(current) and isinstance(value, dict):
+            value = from_dict(type(current), value)
+        elif isinstance(current, tuple):
+            value = tuple(value)
+        built[name] = value
+    return kind(**built)

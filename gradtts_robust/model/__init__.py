@@ -1,0 +1,1 @@
+"""The Grad-TTS network and its maths."""

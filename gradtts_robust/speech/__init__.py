@@ -1,0 +1,1 @@
+"""Sound and text: waves, mels, symbols, vocoders, speaker encoders."""

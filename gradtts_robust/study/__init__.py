@@ -1,0 +1,1 @@
+"""Measuring how well an objective withstands dirty data."""

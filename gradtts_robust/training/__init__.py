@@ -1,0 +1,1 @@
+"""Pretraining and adaptation: one loop, checkpoints, the voice that is loaded from them."""
