@@ -117,7 +117,6 @@ class OptimConfig:
     """The training loop's settings, one set for pretraining and adaptation.
 
     Args:
-        iterations: optimizer steps.
         batch_size: utterances per step and process.
         segment_frames: frames per utterance that the score network sees, a multiple of 8.
         learning_rate: Adam's, reached after `warmup` steps, then constant, or falling by a cosine to a tenth at the end with `decay`.
@@ -129,7 +128,6 @@ class OptimConfig:
         threads: torch's CPU threads; 0 leaves torch's own choice.
     """
 
-    iterations: int = 350
     batch_size: int = 16
     segment_frames: int = 64
     learning_rate: float = 1e-4
@@ -151,6 +149,7 @@ class PretrainConfig:
         manifests: manifest files; the embedded corpus' is made by `gradtts-robust corpus embedded`.
         out: run folder.
         preset: `small` or `full`; `model` overrides single settings of it.
+        iterations: optimizer steps.
         aligned_first: steps at the start that see only utterances whose durations are known (espeak's phoneme events).
         cache: folder of cached features; empty for `features` beside the run.
     """
@@ -162,7 +161,8 @@ class PretrainConfig:
     text: TextConfig = field(default_factory=TextConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(
-        iterations=20000, learning_rate=5e-4, warmup=200, decay=True, ema=0.999, checkpoint_every=500))
+        learning_rate=5e-4, warmup=200, decay=True, ema=0.999, checkpoint_every=500))
+    iterations: int = 20000
     aligned_first: int = 1000
     cache: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -205,6 +205,7 @@ class AdaptConfig:
         out: run folder.
         train: what is trained: `all`, `decoder` (score network and speaker row) or `speaker` (the row alone).
         utterances: how many of the target's utterances to train on, reference excluded; 0 for all.
+        iterations: optimizer steps.
     """
 
     base: str = ""
@@ -213,6 +214,7 @@ class AdaptConfig:
     out: str = "runs/adapt"
     train: Literal["all", "decoder", "speaker"] = "all"
     utterances: int = 0
+    iterations: int = 350
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

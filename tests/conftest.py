@@ -1,0 +1,26 @@
+"""Where tests find data that the project does not ship, and how many threads they use."""
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def _folder(variable: str, default: Path) -> Path:
+    path = Path(os.environ.get(variable, default))
+    if not path.is_dir():
+        pytest.skip(f"{path.name} is not there; set {variable} to its folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Reference values of the original Grad-TTS and HiFi-GAN."""
+    return _folder("GRADTTS_GOLDEN", SHARED / "golden")
+
+
+@pytest.fixture(scope="session")
+def librispeech() -> Path:
+    """A LibriSpeech root with `test-other` and `train-clean-100`."""
+    return _folder("LIBRISPEECH_ROOT", SHARED / "LibriSpeech")
