@@ -58,7 +58,7 @@ class ModelConfig:
     condition_encoder: bool = False
     decoder: Literal["grad-tts", "lean"] = "grad-tts"
     decoder_dim: int = 64
-    decoder_dims: tuple[int, ...] = (48, 96, 128)
+    decoder_dims: tuple[int, ...] = (32, 64, 128)
     beta_min: float = 0.05
     beta_max: float = 20.0
     pe_scale: float = 1000.0
