@@ -1,0 +1,258 @@
+"""The command line. Nothing imports this; heavy modules are imported by the command that needs them."""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from gradtts_robust import __version__
+from gradtts_robust.config import AdaptConfig, PretrainConfig
+
+COMMANDS = {
+    "demo": "few-shot adaptation on the embedded corpus: clean, dirty, dirty with the robust loss; writes a report",
+    "pretrain": "train a multi-speaker base from manifests",
+    "adapt": "teach a base a new speaker, from clean or deliberately corrupted data, and judge it over the iterations",
+    "speak": "synthesise a text",
+    "similarity": "speaker similarity of wave files to a reference",
+    "report": "write a run folder's report.html again from its results",
+    "corpus": "make a manifest from a corpus, or generate the embedded corpus",
+    "doctor": "what this machine has and what is missing",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code, 0 only on success. User mistakes become one line on stderr, with code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    top = argparse.ArgumentParser(
+        prog="gradtts-robust", description="Few-shot voice adaptation that withstands dirty data.",
+        formatter_class=argparse.RawDescriptionHelpFormatter, usage="gradtts-robust COMMAND [--help] [OPTIONS]",
+        epilog="commands:\n" + "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+               + "\n\nEvery command: --help, --config FILE.yaml; GRADTTS_DEBUG=1 shows where an error came from.")
+    top.add_argument("--version", action="version", version=f"gradtts-robust {__version__}")
+    top.add_argument("command", metavar="COMMAND", choices=list(COMMANDS), help="one of those below")
+    options = top.parse_args(argv[:1] or ["--help"])
+    try:
+        return globals()[f"_{options.command}"](argv[1:]) or 0
+    except KeyboardInterrupt:
+        print(f"gradtts-robust {options.command}: stopped; the last checkpoint stays, the same command goes on from it", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("GRADTTS_DEBUG"):
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"gradtts-robust {options.command}: {message}", file=sys.stderr)
+        return 2
+
+
+def _parse(command: str, argv: list[str], *targets: Callable, positionals: dict[str, dict] | None = None):
+    """Builds the command's parser from dataclasses and signatures, parses, and gives a plain namespace of built objects."""
+    from jsonargparse import ActionConfigFile, ArgumentParser
+
+    parser = ArgumentParser(prog=f"gradtts-robust {command}", description=COMMANDS[command])
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of these settings; options after it override it")
+    for name, words in (positionals or {}).items():
+        parser.add_argument(name, **words)
+    for target in targets:
+        add = parser.add_class_arguments if isinstance(target, type) else parser.add_function_arguments
+        add(target)
+    parsed = parser.parse_args(argv)
+    values = vars(parser.instantiate(parsed))
+    values.pop("config", None)
+    return values
+
+
+class _Bars:
+    """Progress bars with the time left, or one line per tenth of the way where stderr is no terminal."""
+
+    def __init__(self):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self.live = console.is_terminal
+        self.progress = Progress(
+            TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+            TimeRemainingColumn(), TextColumn("{task.fields[detail]}"), console=console, disable=not self.live)
+        self.tasks: dict[str, int] = {}
+        self.told: dict[str, int] = {}
+
+    def __enter__(self) -> _Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=total, detail="")
+        self.progress.update(self.tasks[stage], completed=done, total=total, detail=detail)
+        tenth = 10 * done // max(total, 1)
+        if not self.live and tenth != self.told.get(stage):
+            self.told[stage] = tenth
+            print(f"{stage}: {done}/{total} {detail}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _demo(argv: list[str]) -> None:
+    from gradtts_robust.config import DemoConfig
+
+    config = DemoConfig(**_parse("demo", argv, DemoConfig))
+    from gradtts_robust.study.demo import run_demo
+
+    with _Bars() as bars:
+        summary = run_demo(config, progress=bars)
+    print(summary.text)
+    print(f"report: {summary.report}")
+
+
+def _pretrain(argv: list[str]) -> None:
+    config = PretrainConfig(**_parse("pretrain", argv, PretrainConfig))
+    from gradtts_robust.training.pretrain import pretrain
+
+    with _Bars() as bars:
+        checkpoint = pretrain(config, progress=bars)
+    print(f"base: {checkpoint}")
+
+
+def _adapt(argv: list[str]) -> None:
+    config = AdaptConfig(**_parse("adapt", argv, AdaptConfig))
+    from gradtts_robust.study.experiment import run_adaptation
+
+    with _Bars() as bars:
+        summary = run_adaptation(config, progress=bars)
+    print(summary.text)
+    print(f"report: {summary.report}")
+
+
+def _speak(argv: list[str]) -> None:
+    def speak(
+        model: str, text: str, out: str, speaker: str | None = None, steps: int = 10, temperature: float = 1.5,
+        length_scale: float = 0.91, solver: str = "ode", vocoder: str = "griffin-lim",
+        device: Literal["auto", "cpu", "cuda"] = "auto", seed: int = 0,
+    ):
+        """Speaks a text.
+
+        Args:
+            model: run folder, checkpoint, or the original's .pt file.
+            text: what to say.
+            out: wave file to write.
+            speaker: name or number of the speaker; by default the one that the model was adapted to.
+            steps: steps of the reverse process.
+            temperature: divides the start noise; above 1 is calmer.
+            length_scale: multiplies the durations; below 1 is faster.
+            solver: of the reverse process.
+            vocoder: `griffin-lim` or a HiFi-GAN generator checkpoint.
+            device: where to compute.
+            seed: of the start noise.
+        """
+
+    asked = _parse("speak", argv, speak)
+    from gradtts_robust.speech.audio import save_wav
+    from gradtts_robust.training.voice import load
+
+    tts = load(asked["model"], device=asked["device"], vocoder=asked["vocoder"])
+    speech = tts.speak(asked["text"], **{name: asked[name] for name in (
+        "speaker", "steps", "temperature", "length_scale", "solver", "seed")})
+    save_wav(asked["out"], speech.wave, speech.sample_rate)
+    print(f"{asked['out']}: {len(speech.wave) / speech.sample_rate:.2f} s")
+
+
+def _similarity(argv: list[str]) -> None:
+    def similarity(reference: list[str], encoder: str = "resemblyzer", source: str | None = None,
+                   device: Literal["auto", "cpu", "cuda"] = "auto"):
+        """Cosine similarity of each file to the centroid of the reference.
+
+        Args:
+            reference: wave files, or folders of them.
+            encoder: `resemblyzer` or `ecapa`.
+            source: local folder or hub name of the `ecapa` weights.
+            device: where to compute.
+        """
+
+    # several files after one option are a list to a shell user, as is the option given again
+    asked = _parse("similarity", _spread(argv, "--reference"), similarity, positionals={
+        "files": {"nargs": "+", "type": str, "help": "wave files to judge"}})
+    from gradtts_robust.study.metrics import file_similarity
+
+    rows = file_similarity(asked["files"], asked["reference"], encoder=asked["encoder"], source=asked["source"], device=asked["device"])
+    for name, value in rows:
+        print(f"{value:.4f}  {name}")
+    if len(rows) > 1:
+        print(f"{sum(value for _, value in rows) / len(rows):.4f}  mean of {len(rows)}")
+
+
+def _spread(argv: list[str], option: str) -> list[str]:
+    """Turns `--option A B C` into `--option+ A --option+ B --option+ C`, jsonargparse's way to append."""
+    spread, index = [], 0
+    while index < len(argv):
+        word = argv[index]
+        index += 1
+        if word != option and not word.startswith(option + "="):
+            spread.append(word)
+            continue
+        values = [word.split("=", 1)[1]] if "=" in word else []
+        while index < len(argv) and not argv[index].startswith("--"):
+            values.append(argv[index])
+            index += 1
+        for value in values:
+            spread += [option + "+", value]
+    return spread
+
+
+def _report(argv: list[str]) -> None:
+    asked = _parse("report", argv, positionals={"folder": {"type": str, "help": "run folder"}})
+    from gradtts_robust.study.report import write_report
+
+    print(write_report(Path(asked["folder"])))
+
+
+def _corpus(argv: list[str]) -> None:
+    def corpus(out: str, root: str = "", subset: str | None = None, speakers: list[str] | None = None, limit: int | None = None,
+               sentences: int = 40, seed: int = 0):
+        """Makes a manifest.
+
+        Args:
+            out: manifest file to write; for `embedded` the folder that gets the waves and `manifest.csv`.
+            root: the corpus' folder, as unpacked.
+            subset: part of the corpus, e.g. `test-other`.
+            speakers: only these.
+            limit: at most so many utterances of each speaker.
+            sentences: for `embedded`: sentences of each voice.
+            seed: for `embedded`: which sentences each voice says.
+        """
+
+    kinds = ["embedded", "librispeech", "libritts", "vctk", "ljspeech", "filelist", "folder"]
+    asked = _parse("corpus", argv, corpus, positionals={"kind": {"choices": kinds, "help": "which corpus"}})
+    with _Bars() as bars:
+        if asked["kind"] == "embedded":
+            from gradtts_robust.data.generated import generate
+
+            path = generate(Path(asked["out"]), voices=asked["speakers"], sentences_per_voice=asked["sentences"], seed=asked["seed"],
+                            progress=lambda done, total: bars("voices", done, total))
+            print(path)
+            return
+    if not asked["root"]:
+        raise ValueError(f"corpus {asked['kind']} needs --root, the corpus' folder")
+    from gradtts_robust.data.corpora import CORPORA
+    from gradtts_robust.data.manifest import write_manifest
+
+    utterances = CORPORA[asked["kind"]](Path(asked["root"]), subset=asked["subset"], speakers=asked["speakers"], limit=asked["limit"])
+    write_manifest(Path(asked["out"]), utterances)
+    print(f"{asked['out']}: {len(utterances)} utterances of {len({u.speaker for u in utterances})} speakers")
+
+
+def _doctor(argv: list[str]) -> int:
+    _parse("doctor", argv)
+    from gradtts_robust.study.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(f"{'ok     ' if finding.ok else 'MISSING' if finding.needed else 'absent '}  {finding.name:<22}{finding.text}")
+    return 0 if all(finding.ok or not finding.needed for finding in findings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
