@@ -1,0 +1,109 @@
+"""Which frame belongs to which symbol: monotonic alignment search (Glow-TTS, arXiv 2005.11129) and paths from durations."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_prior(mu: Tensor, mel: Tensor) -> Tensor:
+    """Log-likelihood of every frame under every symbol's unit Gaussian, log N(mel; mu, I) of Grad-TTS (arXiv 2105.06337).
+
+    Always in float32, without gradient and outside autocast: the search compares sums over the whole utterance.
+
+    Args:
+        mu: the encoder's means, [B, 80, T].
+        mel: log-mel, [B, 80, F].
+
+    Returns:
+        float32 [B, T, F], a transposed view of a contiguous [B, F, T], which the search reads without a copy.
+    """
+    with torch.no_grad(), torch.autocast(mu.device.type, enabled=False):
+        mu, mel = mu.float(), mel.float()
+        constant = -0.5 * math.log(2 * math.pi) * mel.shape[1]
+        symbols = (-0.5 * mu.square().sum(1) + constant).unsqueeze(1)
+        frames = -0.5 * mel.square().sum(1).unsqueeze(2)
+        return (torch.baddbmm(symbols, mel.transpose(1, 2), mu) + frames).transpose(1, 2)
+
+
+def search_durations(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: Tensor) -> Tensor:
+    """Frames of each symbol in the most likely alignment that starts at the first symbol, ends at the last and skips none.
+
+    Computed on the CPU in float32, with as many threads as torch uses.
+
+    Args:
+        log_prior: [B, T, F], any device and floating dtype.
+        symbol_lengths, frame_lengths: [B], at most T and F; rows where either is 0 get no frames.
+
+    Returns:
+        int64 [B, T] on `log_prior`'s device; a row sums to its frame length.
+
+    Raises:
+        ValueError: a row has more symbols than frames, so that no alignment exists.
+    """
+    import numba
+
+    from .alignment_kernel import search
+
+    values = log_prior.detach().transpose(1, 2).to("cpu", torch.float32).contiguous()
+    symbols, frames = (lengths.to("cpu", torch.int64) for lengths in (symbol_lengths, frame_lengths))
+    for row in torch.nonzero((symbols > frames) & (frames > 0)).flatten().tolist()[:1]:
+        raise ValueError(f"row {row}: {int(symbols[row])} symbols cannot be aligned to {int(frames[row])} frames; "
+                         "drop the utterance or check its transcript")
+    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+    durations = search(values.numpy(), symbols.numpy(), frames.numpy())
+    return torch.from_numpy(durations).to(log_prior.device)
+
+
+def maximum_path(log_prior: Tensor, mask: Tensor) -> Tensor:
+    """Monotonic alignment search: the most likely path through a matrix of log-likelihoods.
+
+    Every frame gets one symbol, every symbol at least one frame, in order. Ties are broken as the original breaks them.
+
+    Args:
+        log_prior: log-likelihood of frame f under symbol t, [B, T, F], any device and floating dtype.
+        mask: [B, T, F], nonzero in the first symbols and frames of each row; rows may be empty.
+
+    Returns:
+        0/1 path of `log_prior`'s shape, dtype and device.
+
+    Raises:
+        ValueError: a row has more symbols than frames.
+    """
+    used = mask != 0
+    durations = search_durations(log_prior, used.any(2).sum(1), used.any(1).sum(1))
+    return durations_to_path(durations, log_prior.shape[2], dtype=log_prior.dtype)
+
+
+def durations_to_path(durations: Tensor, frames: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The 0/1 path in which each symbol holds its duration's frames, one symbol after the other.
+
+    Args:
+        durations: >= 0, [B, T]; fractions are summed before they are cut, as the original does.
+        frames: F; frames past a row's sum stay empty, those of the row past F are dropped.
+        dtype: of the path.
+
+    Returns:
+        [B, T, frames].
+    """
+    ends = durations.cumsum(1).unsqueeze(2)
+    starts = torch.nn.functional.pad(ends, (0, 0, 1, 0))[:, :-1]
+    frame = torch.arange(frames, device=durations.device)
+    return ((frame >= starts) & (frame < ends)).to(dtype)
+
+
+def frame_symbols(durations: Tensor, frames: int) -> Tensor:
+    """The path of `durations_to_path` as the index of each frame's symbol.
+
+    Args:
+        durations: >= 0, [B, T], T > 0.
+        frames: F.
+
+    Returns:
+        int64 [B, frames]; frames past a row's sum are given to the last symbol that has any.
+    """
+    ends = durations.cumsum(1)
+    frame = torch.arange(frames, device=durations.device, dtype=ends.dtype).expand(len(ends), -1).contiguous()
+    last = torch.searchsorted(ends, ends[:, -1:])
+    return torch.minimum(torch.searchsorted(ends, frame, right=True), last)
