@@ -74,9 +74,9 @@ class Objective:
     `Objective(penalty="pseudo_huber", delta_schedule="exponential", delta_0=0.1)`; plain Grad-TTS is `Objective()`.
 
     **Level.** Where the penalty acts, with D the number of bins in a frame (dim 1), F of frames, r the residual; with masked-out bins
-    D, F and the means count what is left. Each is the penalty of a norm with delta scaled by the root of its dimension and divided such that a
-    small residual costs the same at every level; for a penalty of degree 2 (all but l1 and smooth_l1) penalty(|v|, delta sqrt(n)) / n
-    = penalty(|v| / sqrt(n), delta), and the right-hand form is what is computed for all:
+    the means count what is left. Each is the penalty of a norm, with delta scaled by the root of its dimension n, divided such that a
+    small residual costs the same at every level, for pseudo_huber what l2 costs. All penalties but l1 and smooth_l1 are of degree 2,
+    so that penalty(|v|, delta sqrt(n)) / n = penalty(|v| / sqrt(n), delta); the right-hand form is what is computed for every penalty:
 
     - `bin`: mean over b, f of penalty(r_bf, delta), the paper's.
     - `frame`: mean over f of penalty(sqrt(mean over b of r_bf^2), delta).
@@ -86,11 +86,13 @@ class Objective:
 
     **Matched controls.** Squared error c(delta(t)) r^2, so that robustness and re-weighting of t can be told apart:
 
-    - `matched="small"`: c is the factor the penalty gives small residuals: 1 for l2, pseudo_huber and barron, 1/2 for pseudo_huber_old and
-      huber, 1 / delta for smooth_l1; l1 has none. For pseudo_huber that is plain squared error and controls nothing, because an
-      untrained or uncertain epsilon-predictor's residuals are near 1, far above delta at high noise, where the penalty is 2 delta |r|.
-    - `matched="unit"` or True: c = penalty(1, delta), the factor at a unit residual, which carries pseudo_huber's down-weighting of
-      noisy steps: 2 delta (sqrt(1 + delta^2) - delta), about 2 delta where delta is small and 0.83 where it is 1.
+    - `matched="small"`: c is the factor that the penalty gives small residuals: 1 for l2, pseudo_huber and barron, 1/2 for
+      pseudo_huber_old and huber, 1 / delta for smooth_l1; l1 has none. For pseudo_huber that is plain squared error and controls
+      nothing: its re-weighting of t comes from residuals that are not small, near 1 and far above delta, where it is 2 delta |r|.
+    - `matched="unit"` or True: c = penalty(1, delta), the factor at a unit residual, which carries that re-weighting; for pseudo_huber
+      2 delta (sqrt(1 + delta^2) - delta), about 2 delta where delta is small and 0.83 where it is 1.
+
+    The level makes no difference to a matched control.
 
     Args:
         penalty: a name of `PENALTIES`.
@@ -190,7 +192,7 @@ class Objective:
         masked = _masked(residual, mask)
         dtype = masked.residual.dtype
         t, snr = (_per_example(value, name, residual) for name, value in (("t", t), ("snr", snr)))
-        delta = self.delta(t, snr).to(dtype)
+        delta = self.delta(t, snr).to(dtype).clamp(min=torch.finfo(dtype).tiny)
         loss = self.weight(snr).to(dtype) * self._cost(masked, delta)
         if weights is not None:
             loss = loss * _per_example(weights, "weights", residual).to(dtype)
@@ -226,11 +228,10 @@ def _masked(residual: Tensor, mask: Tensor | None) -> _Masked:
 
 
 def _per_example(value: Tensor, name: str, residual: Tensor) -> Tensor:
-    """Checks the shape [B] and widens half precision."""
     if value.shape != residual.shape[:1]:
         raise ValueError(f"{name} has shape {tuple(value.shape)}; needed: ({residual.shape[0]},), one value per example of the residual")
-    if not value.is_floating_point():
-        raise ValueError(f"{name} has dtype {value.dtype}; it must be floating point (divide integer timesteps by their number)")
+    if name == "t" and not value.is_floating_point():
+        raise ValueError(f"t has dtype {value.dtype}; it must be floating point in [0, 1]: divide integer timesteps by their number")
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 

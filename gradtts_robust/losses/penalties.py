@@ -6,10 +6,11 @@ are given: `Objective` hands them float32 or better, whatever autocast is in for
 """
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
+
+# this near to one of barron's limits, the limit is exact to double precision's purposes and the general form loses digits
+_LIMIT = 1e-12
 
 
 def l2(residual: Tensor, delta: Tensor) -> Tensor:
@@ -90,15 +91,15 @@ def barron(residual: Tensor, delta: Tensor, *, alpha: float = -2.0) -> Tensor:
     """
     if not alpha <= 2:
         raise ValueError(f"barron's alpha is {alpha}; it must be at most 2, for instance 1 (pseudo-Huber), 0 (Cauchy) or -2 (redescending)")
-    if alpha == 2:
+    distance = 2 - alpha
+    if distance < _LIMIT:
         return residual.square()
     half_square = 0.5 * (residual / delta).square()
-    if alpha == 0:
+    if abs(alpha) < _LIMIT:
         shape = torch.log1p(half_square)
-    elif alpha == -math.inf:
+    elif distance > 1 / _LIMIT:
         shape = -torch.expm1(-half_square)
     else:
-        distance = 2 - alpha
         shape = torch.expm1(0.5 * alpha * torch.log1p(half_square * (2 / distance))) * (distance / alpha)
     return 2 * delta.square() * shape
 
