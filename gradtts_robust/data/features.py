@@ -156,8 +156,10 @@ def _id_durations(utterance: Utterance, ends: list[float], count: int, frames: i
     tokens = utterance.tokens()
     if text.edges and tokens[0] != " ":
         ends = [0.0, *ends]
-    if text.edges and tokens[-1] != " ":
-        ends = [*ends, ends[-1]]
+    if text.edges:
+        # the space at the end owns the silence there, also where blanks follow it
+        spoken = ends if tokens[-1] != " " else ends[:-1]
+        ends = [*spoken, max(ends[-1], frames / FRAMES_PER_SECOND)]
     if text.blanks:
         starts = [0.0, *ends[:-1]]
         ends = [end for pair in zip(starts, ends) for end in pair] + [ends[-1]]

@@ -85,8 +85,7 @@ def read_manifest(path: str | os.PathLike) -> list[Utterance]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     if not first:
         raise ValueError(f"{path}: the manifest is empty; it needs the header {','.join(REQUIRED)} and a line per utterance")
-    header = [name.strip() for name in first.split(",")]
-    is_filelist = "|" in first and not set(header) & set(REQUIRED)
+    is_filelist = "|" in first and not {name.strip() for name in first.split(",")} & set(REQUIRED)
     rows = _filelist_rows(path, text) if is_filelist else _csv_rows(path, text)
     utterances = _with_ids(path, [(line, _utterance(path, line, row)) for line, row in rows])
     if not utterances:
@@ -221,26 +220,23 @@ def read_manifests(paths: Sequence[str | os.PathLike]) -> list[Utterance]:
     Raises:
         ValueError: no path, one manifest twice, or what `read_manifest` raises.
     """
+    resolved = [os.path.realpath(path) for path in paths]
+    for path, real in zip(paths, resolved):
+        if resolved.count(real) > 1:
+            raise ValueError(f"{path}: the same manifest is given twice; name it once")
     if not paths:
         raise ValueError("no manifest given; name at least one CSV file")
-    resolved = [os.path.realpath(path) for path in paths]
-    for path in paths:
-        if resolved.count(os.path.realpath(path)) > 1:
-            raise ValueError(f"{path}: the same manifest is given twice; name it once")
     labels = _labels(paths)
-    groups = [read_manifest(path) for path in paths]
-    corpora: dict[str, set[str]] = defaultdict(set)
-    owners: dict[str, set[str]] = defaultdict(set)
-    for label, group in zip(labels, groups):
-        for utterance in group:
-            corpora[utterance.speaker].add(utterance.extra.get("corpus") or f"manifest {label}")
-            owners[utterance.id].add(label)
+    labelled = [(label, utterance) for label, path in zip(labels, paths) for utterance in read_manifest(path)]
+    corpora, owners = defaultdict(set), defaultdict(set)
+    for label, utterance in labelled:
+        corpora[utterance.speaker].add(utterance.extra.get("corpus") or f"manifest {label}")
+        owners[utterance.id].add(label)
     merged = []
-    for label, group in zip(labels, groups):
-        for utterance in group:
-            speaker = utterance.speaker if len(corpora[utterance.speaker]) == 1 else f"{label}/{utterance.speaker}"
-            key = utterance.id if len(owners[utterance.id]) == 1 else f"{label}/{utterance.id}"
-            merged.append(replace(utterance, speaker=speaker, id=key))
+    for label, utterance in labelled:
+        speaker = utterance.speaker if len(corpora[utterance.speaker]) == 1 else f"{label}/{utterance.speaker}"
+        key = utterance.id if len(owners[utterance.id]) == 1 else f"{label}/{utterance.id}"
+        merged.append(replace(utterance, speaker=speaker, id=key))
     return merged
 
 
