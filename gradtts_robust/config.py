@@ -69,7 +69,7 @@ class ModelConfig:
 PRESETS = {
     "full": {"condition_encoder": True},
     "small": {
-        "encoder_channels": 128, "encoder_filter": 384, "duration_filter": 192, "encoder_layers": 4,
+        "encoder_channels": 128, "encoder_filter": 256, "duration_filter": 192, "encoder_layers": 4,
         "condition_encoder": True, "decoder": "lean",
     },
 }
@@ -124,7 +124,8 @@ class OptimConfig:
         ema: decay of the averaged weights; 0 turns averaging off.
         precision: `bf16` autocast, `float32`, or `auto`: bf16 where the hardware computes it.
         checkpoint_every: steps between checkpoints.
-        keep: checkpoints kept with their optimizer state; 0 keeps all.
+        keep: newest checkpoints kept with their optimizer state, from which a run can go on; 0 keeps all.
+        keep_models: newest checkpoints whose weights are kept; 0 keeps all.
         threads: torch's CPU threads; 0 leaves torch's own choice.
     """
 
@@ -138,6 +139,7 @@ class OptimConfig:
     precision: Literal["auto", "bf16", "float32"] = "auto"
     checkpoint_every: int = 50
     keep: int = 2
+    keep_models: int = 0
     threads: int = 0
 
 
@@ -161,7 +163,7 @@ class PretrainConfig:
     text: TextConfig = field(default_factory=TextConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(
-        learning_rate=5e-4, warmup=200, decay=True, ema=0.999, checkpoint_every=500))
+        learning_rate=5e-4, warmup=200, decay=True, ema=0.999, checkpoint_every=500, keep_models=3))
     iterations: int = 20000
     aligned_first: int = 1000
     cache: str = ""
@@ -206,6 +208,7 @@ class AdaptConfig:
         train: what is trained: `all`, `decoder` (score network and speaker row) or `speaker` (the row alone).
         utterances: how many of the target's utterances to train on, reference excluded; 0 for all.
         iterations: optimizer steps.
+        cache: folder of cached features and speaker embeddings; empty for `features` beside the run.
     """
 
     base: str = ""
@@ -219,6 +222,7 @@ class AdaptConfig:
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    cache: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
 
