@@ -44,7 +44,7 @@ def search_durations(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: T
     """
     import numba
 
-    from .alignment_kernel import search
+    from gradtts_robust.model.alignment_kernel import search
 
     values = log_prior.detach().transpose(1, 2).to("cpu", torch.float32).contiguous()
     symbols, frames = (lengths.to("cpu", torch.int64) for lengths in (symbol_lengths, frame_lengths))
@@ -105,5 +105,5 @@ def frame_symbols(durations: Tensor, frames: int) -> Tensor:
     """
     ends = durations.cumsum(1)
     frame = torch.arange(frames, device=durations.device, dtype=ends.dtype).expand(len(ends), -1).contiguous()
-    last = torch.searchsorted(ends, ends[:, -1:])
+    last = torch.searchsorted(ends, ends[:, -1:].contiguous())
     return torch.minimum(torch.searchsorted(ends, frame, right=True), last)

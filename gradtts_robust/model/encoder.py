@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..config import ModelConfig
+from gradtts_robust.config import ModelConfig
 
 N_MELS = 80
 _MASKED = -1e4  # finite, so that a row of padding alone has a softmax

@@ -1,0 +1,260 @@
+"""Grad-TTS (arXiv 2105.06337): text encoder, alignment and score network together, for training and for synthesis."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gradtts_robust.config import ModelConfig
+from gradtts_robust.model.alignment import frame_symbols, log_prior, search_durations
+from gradtts_robust.model.conditioning import SpeakerTable
+from gradtts_robust.model.diffusion import NoiseSchedule, forward_process, residual, sample_t
+from gradtts_robust.model.encoder import N_MELS, Encoded, TextEncoder, sequence_mask
+from gradtts_robust.model.lean import LeanUNet
+from gradtts_robust.model.samplers import SAMPLERS
+from gradtts_robust.model.unet import GradTTSUNet
+
+if TYPE_CHECKING:
+    from gradtts_robust.losses import Objective
+
+DECODERS = {"grad-tts": GradTTSUNet, "lean": LeanUNet}
+FRAME_MULTIPLES = {"grad-tts": 4, "lean": 8}
+"""What the number of frames must be a multiple of; the original pads to 4, and its attention sees the padding."""
+MAX_FRAMES = 100_000
+
+
+@dataclass
+class Synthesis:
+    """What `GradTTS.synthesize` made, cut to the longest utterance's F frames.
+
+    Args:
+        mel: natural-log mel [B, 80, F], zero past a row's length.
+        mel_lengths: frames of each row, int64 [B].
+        durations: frames of each symbol, int64 [B, T]; a row sums to its length.
+        mu: the encoder's prediction at each frame, [B, 80, F].
+    """
+
+    mel: Tensor
+    mel_lengths: Tensor
+    durations: Tensor
+    mu: Tensor
+
+
+class Decoder(nn.Module):
+    """Holds the score network as `estimator`, where the original's checkpoints have it."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.estimator = DECODERS[config.decoder](config)
+
+
+class GradTTS(nn.Module):
+    """Grad-TTS, its state dict named as the original's.
+
+    Args:
+        config: every setting; `config.decoder` picks the score network.
+
+    Raises:
+        ValueError: a setting that makes no network.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        if config.decoder not in DECODERS:
+            raise ValueError(f"unknown decoder {config.decoder!r}; known: {', '.join(DECODERS)}")
+        if config.n_speakers < 1:
+            raise ValueError(f"n_speakers is {config.n_speakers}; a model has at least 1")
+        self.config = config
+        self.schedule = NoiseSchedule(config.beta_min, config.beta_max)
+        if config.n_speakers > 1:
+            self.spk_emb = SpeakerTable(config.n_speakers, config.speaker_dim)
+        self.encoder = TextEncoder(config)
+        self.decoder = Decoder(config)
+
+    def forward(self, batch, **settings) -> dict[str, Tensor]:
+        """`training_terms`, as data-parallel wrappers call it."""
+        return self.training_terms(batch, **settings)
+
+    def encode(self, ids: Tensor, lengths: Tensor, speakers: Tensor | None = None) -> Encoded:
+        """Encodes symbols: ids int64 [B, T], lengths [B], speaker ids [B] (None where there is one speaker)."""
+        return self.encoder(ids, lengths, self._rows(speakers))
+
+    def score(self, noisy: Tensor, mask: Tensor, mu: Tensor, t: Tensor, speakers: Tensor | None = None) -> Tensor:
+        """Estimates the score of X_t.
+
+        Args:
+            noisy: X_t, [B, 80, F], F a multiple of the decoder's `FRAME_MULTIPLES`.
+            mask: 1 on frames that are there, [B, 1, F].
+            mu: the encoder's prediction at each frame, [B, 80, F].
+            t: [B], in [0, 1].
+            speakers: ids [B], or None where there is one speaker.
+
+        Returns:
+            [B, 80, F], zero where masked.
+        """
+        return self.decoder.estimator(noisy, mask, mu, t, self._rows(speakers))
+
+    def sample(self, start: Tensor, mask: Tensor, mu: Tensor, speakers: Tensor | None = None, steps: int = 10, *,
+               solver: str = "ode", generator: torch.Generator | None = None) -> Tensor:
+        """Solves the reverse process from `start`, [B, 80, F], usually mu + noise / temperature; the rest is as in `score`.
+
+        Args:
+            steps: score evaluations, >= 1.
+            solver: a name in `samplers.SAMPLERS`.
+            generator: where stochastic solvers get their noise.
+
+        Returns:
+            log-mel [B, 80, F].
+
+        Raises:
+            ValueError: an unknown solver or too few steps.
+        """
+        if solver not in SAMPLERS:
+            raise ValueError(f"unknown solver {solver!r}; known: {', '.join(SAMPLERS)}")
+
+        def score(noisy: Tensor, mask: Tensor, mu: Tensor, t: Tensor) -> Tensor:
+            return self.score(noisy, mask, mu, t, speakers)
+
+        return SAMPLERS[solver](score, start, mask, mu, schedule=self.schedule, steps=steps, generator=generator)
+
+    def diffusion_terms(self, mel: Tensor, mask: Tensor, mu: Tensor, t: Tensor, speakers: Tensor | None = None, *, noise: Tensor,
+                        objective: Objective, weights: Tensor | None = None) -> Tensor:
+        """The diffusion loss at given times and noise.
+
+        Args:
+            mel: X_0, [B, 80, F]; mask, mu, t and speakers are as in `score`.
+            noise: xi, standard normal, [B, 80, F].
+            objective: what the residual sqrt(lambda) s + xi costs.
+            weights: of the examples, [B].
+
+        Returns:
+            [B].
+        """
+        noise = noise * mask
+        noisy = forward_process(mel, mu, t, noise, self.schedule) * mask
+        errors = residual(self.score(noisy, mask, mu, t, speakers), noise, t, self.schedule)
+        return objective(errors, t=t, snr=self.schedule.snr(t), mask=mask, weights=weights)
+
+    def training_terms(self, batch, *, objective: Objective, segment_frames: int | None, generator: torch.Generator | None,
+                       weights: Tensor | None = None) -> dict[str, Tensor]:
+        """The three losses of Grad-TTS, per example.
+
+        Encoder and prior see whole utterances, the score network a random segment of each. The diffusion term reaches the encoder through mu.
+
+        Args:
+            batch: a `data.dataset.Batch` on the model's device. Durations it knows are the alignment; other rows are aligned by search.
+            objective: the diffusion loss.
+            segment_frames: frames that the score network sees, a multiple of 8; None for whole utterances.
+            generator: on the CPU: draws segments, then times, then noise, so that a seed means the same on every device.
+            weights: of the examples in the diffusion term, [B].
+
+        Returns:
+            `duration`, the mean over symbols of the squared error of the log-duration; `prior`, 0.5 ((mel - mu)^2 + log 2 pi) as the mean
+            over bins; `diffusion`. Each [B].
+
+        Raises:
+            ValueError: segment_frames that does not fit, or a row with more symbols than frames.
+        """
+        encoded = self.encode(batch.ids, batch.ids_lengths, batch.speakers)
+        mel = batch.mel.to(encoded.mu.dtype)
+        mask = sequence_mask(batch.mel_lengths, mel.shape[2], dtype=mel.dtype)
+        durations = _alignment(batch, encoded.mu)
+        mu = _at_frames(encoded.mu, frame_symbols(durations, mel.shape[2])) * mask
+        bins = N_MELS * batch.mel_lengths.clamp_min(1)
+        prior = (0.5 * ((mel - mu).square() + math.log(2 * math.pi)) * mask).sum((1, 2)) / bins
+        target = torch.log(1e-8 + durations).unsqueeze(1)
+        duration = ((encoded.log_durations - target).square() * encoded.mask).sum((1, 2)) / batch.ids_lengths.clamp_min(1)
+
+        frames = _segment_indices(batch.mel_lengths, mel.shape[2], segment_frames, generator=generator)
+        segment_mask = (frames < batch.mel_lengths.unsqueeze(1)).unsqueeze(1).to(mel.dtype)
+        frames = frames.clamp_max(mel.shape[2] - 1)
+        mel, mu = (_at_frames(values, frames) * segment_mask for values in (mel, mu))
+        t = sample_t(len(mel), generator).to(mel)
+        noise = torch.randn(mel.shape, generator=generator, dtype=torch.float32).to(mel)
+        diffusion = self.diffusion_terms(
+            mel, segment_mask, mu, t, batch.speakers, noise=noise, objective=objective, weights=weights)
+        return {"duration": duration, "prior": prior, "diffusion": diffusion}
+
+    @torch.no_grad()
+    def synthesize(self, ids: Tensor, lengths: Tensor, speakers: Tensor | None = None, *, steps: int = 10, temperature: float = 1.5,
+                   length_scale: float = 1.0, solver: str = "ode", generator: torch.Generator | None = None) -> Synthesis:
+        """Speaks: text encoder, durations, reverse process. The model should be in `eval()`.
+
+        Args:
+            ids: symbol ids, int64 [B, T], with lengths [B] and speaker ids [B] (None where there is one speaker).
+            steps: score evaluations.
+            temperature: > 0; the start is mu + noise / temperature, so that more is calmer.
+            length_scale: > 0, multiplies every duration.
+            solver: a name in `samplers.SAMPLERS`.
+            generator: on the CPU, draws the noise.
+
+        Raises:
+            ValueError: a setting out of its range, or a model whose durations cannot be speech.
+        """
+        for name, value in (("temperature", temperature), ("length_scale", length_scale)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be above 0")
+        encoded = self.encode(ids, lengths, speakers)
+        durations = _whole_durations(torch.ceil(torch.exp(encoded.log_durations) * encoded.mask).squeeze(1) * length_scale)
+        mel_lengths = durations.sum(1)
+        longest = int(mel_lengths.max())
+        multiple = FRAME_MULTIPLES[self.config.decoder]
+        padded = -(-longest // multiple) * multiple
+        mask = sequence_mask(mel_lengths, padded, dtype=encoded.mu.dtype)
+        mu = _at_frames(encoded.mu, frame_symbols(durations, padded)) * mask
+        noise = torch.randn(mu.shape, generator=generator, dtype=torch.float32).to(mu)
+        mel = self.sample(mu + noise / temperature, mask, mu, speakers, steps, solver=solver, generator=generator)
+        return Synthesis(mel[:, :, :longest], mel_lengths, durations, mu[:, :, :longest])
+
+    def _rows(self, speakers: Tensor | None) -> Tensor | None:
+        if self.config.n_speakers == 1:
+            return None
+        if speakers is None:
+            raise ValueError(f"this model has {self.config.n_speakers} speakers; say which, by ids [B]")
+        return self.spk_emb(speakers)
+
+
+def _at_frames(values: Tensor, index: Tensor) -> Tensor:
+    """[B, 80, N] at places [B, F] -> [B, 80, F]: exact also under autocast, where a product with the path would be rounded."""
+    return values.gather(2, index.unsqueeze(1).expand(-1, values.shape[1], -1))
+
+
+def _alignment(batch, mu: Tensor) -> Tensor:
+    """Durations [B, T] of a batch: those it knows, and by search where a row has none."""
+    unknown = ~batch.durations.any(1)
+    rows = unknown.nonzero().flatten()
+    if not len(rows):
+        return batch.durations
+    impossible = unknown & (batch.ids_lengths > batch.mel_lengths)
+    if impossible.any():
+        row = int(impossible.nonzero()[0])
+        raise ValueError(f"{batch.keys[row]}: {int(batch.ids_lengths[row])} symbols cannot be aligned to {int(batch.mel_lengths[row])} "
+                         "frames; drop the utterance or check its transcript")
+    values = log_prior(mu[rows], batch.mel[rows])
+    found = search_durations(values, batch.ids_lengths[rows], batch.mel_lengths[rows])
+    return batch.durations.index_copy(0, rows, found)
+
+
+def _segment_indices(lengths: Tensor, frames: int, size: int | None, *, generator: torch.Generator | None) -> Tensor:
+    """Frame numbers [B, size] of a random segment of each row; those of short rows run past their end."""
+    if size is None:
+        size = -(-frames // 8) * 8
+    if size < 8 or size % 8:
+        raise ValueError(f"segment_frames is {size}; it must be a multiple of 8")
+    room = (lengths - size).clamp_min(0)
+    drawn = torch.rand(len(lengths), generator=generator).to(lengths.device)
+    starts = torch.minimum((drawn * (room + 1)).long(), room)
+    return starts.unsqueeze(1) + torch.arange(size, device=lengths.device)
+
+
+def _whole_durations(durations: Tensor) -> Tensor:
+    """Whole frames [B, T] from fractional ones: frame f belongs to the symbol whose share of the sum holds f, as in the original."""
+    ends = durations.cumsum(1)
+    longest = float(ends[:, -1].max())
+    if not longest <= MAX_FRAMES:
+        raise ValueError(f"the duration predictor asks for {longest:.0f} frames, above {MAX_FRAMES}; the model is not trained or has diverged")
+    ends = torch.minimum(ends.ceil(), ends[:, -1:].floor().clamp_min(1)).long()
+    return ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))
