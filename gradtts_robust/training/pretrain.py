@@ -1,0 +1,146 @@
+"""A base: one model of many speakers, from manifests or packed features."""
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import PRESETS, ModelConfig, PretrainConfig, TextConfig, from_dict
+from ..data.dataset import Features, load_features, prepare_usable_features, save_features
+from ..data.manifest import read_manifests, validate
+from ..model.gradtts import GradTTS
+from . import setup
+from .loop import build_objective, train
+from .record import Stages, check_same_run, step_stage, write_config, write_skipped
+from .speakers import embed_speakers, load_speakers, save_speakers
+
+PACKED = ".safetensors"
+MANY = 200  # utterances from which starting processes pays
+
+
+@dataclass
+class Corpus:
+    """What a base hears.
+
+    Args:
+        features: utterances as ids and mels.
+        speakers: names in the order of the speaker table's rows.
+        embeddings: [n_speakers, D] float32 unit rows of Resemblyzer, or None where they are unknown.
+        skipped: (id, reason) of utterances that no model can learn, such as a text longer than its audio.
+    """
+
+    features: list[Features]
+    speakers: list[str]
+    embeddings: Tensor | None
+    skipped: list[tuple[str, str]]
+
+
+def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
+    """Trains a base as `config` says and gives its run folder; goes on where an earlier call was cut off.
+
+    Args:
+        progress: called with (stage, done, total, detail).
+
+    Raises:
+        FileNotFoundError, ValueError: bad settings or data, before anything is written to the run folder.
+    """
+    out = Path(config.out)
+    setup.check_settings(config.optim, iterations=config.iterations, seed=config.seed)
+    setup.resolve_device(config.device)
+    model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0)
+    check_same_run(out, config)
+    corpus = read_corpus(config, progress=progress)
+    mean, std = mel_statistics(corpus.features)
+    shape = model_config(config, n_speakers=len(corpus.speakers), mel_mean=mean, mel_std=std)
+    objective = build_objective(config.objective, shape)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = GradTTS(shape)
+    out.mkdir(parents=True, exist_ok=True)
+    write_config(out, config)
+    write_skipped(out, corpus.skipped)
+    train(model, corpus.features, {name: row for row, name in enumerate(corpus.speakers)}, objective=objective, optim=config.optim,
+          iterations=config.iterations, out=out, seed=config.seed, device=config.device, text=config.text, speakers=corpus.speakers,
+          embeddings=corpus.embeddings, aligned_first=config.aligned_first,
+          progress=step_stage(progress, "pretrain"))
+    return out
+
+
+def model_config(config: PretrainConfig, *, n_speakers: int, mel_mean: float, mel_std: float) -> ModelConfig:
+    """The preset, what the data says, and over both the single settings of `config.model`.
+
+    Raises:
+        ValueError: an unknown preset or setting.
+    """
+    if config.preset not in PRESETS:
+        raise ValueError(f"preset is {config.preset!r}; choose one of {', '.join(PRESETS)}")
+    measured = {"n_speakers": n_speakers, "mel_mean": mel_mean, "mel_std": mel_std}
+    return from_dict(ModelConfig, {**PRESETS[config.preset], **measured, **config.model})
+
+
+def read_corpus(config: PretrainConfig, *, progress: Stages | None = None) -> Corpus:
+    """Features and speakers of `config.manifests`, each a manifest or a file that `pack` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: what the readers raise, or a mix of both kinds with a speaker in common.
+    """
+    if not config.manifests:
+        raise ValueError("no manifest given; name at least one with --manifests")
+    packed = [path for path in config.manifests if str(path).endswith(PACKED)]
+    manifests = [path for path in config.manifests if path not in packed]
+    features, embeddings, skipped = [], {}, []
+    for path in packed:
+        features += load_features(path)
+        beside = speakers_path(path)
+        embeddings |= load_speakers(beside) if beside.exists() else {}
+    if manifests:
+        utterances = read_manifests(manifests)
+        shared = {u.speaker for u in utterances} & {f.speaker for f in features}
+        if shared:
+            raise ValueError(f"speaker {min(shared)!r} stands in a manifest and in packed features; pack them together")
+        validate(utterances)
+        cache = config.cache or Path(config.out).parent / "features"
+        jobs = (os.cpu_count() or 1) if len(utterances) >= MANY else 1
+        prepared = prepare_usable_features(utterances, config.text, cache, progress=_stage(progress, "features"), n_jobs=jobs)
+        features, skipped = features + prepared.features, prepared.skipped
+        embeddings |= embed_speakers(utterances, cache, progress=_stage(progress, "speakers"))
+    speakers = sorted({f.speaker for f in features})
+    known = all(name in embeddings for name in speakers)
+    table = torch.stack([torch.as_tensor(embeddings[name]) for name in speakers]) if known else None
+    return Corpus(features, speakers, table, skipped)
+
+
+def pack(manifests: Sequence[str], path: str | Path, *, text: TextConfig, cache: str | Path | None = None,
+         progress: Stages | None = None) -> Path:
+    """Prepares manifests into one features file, and the speakers' embeddings beside it, for a machine without audio libraries.
+
+    Raises:
+        FileNotFoundError, ValueError: what reading and preparing raise.
+    """
+    config = PretrainConfig(manifests=list(manifests), text=text, out=str(path), cache=str(cache or ""))
+    corpus = read_corpus(config, progress=progress)
+    save_features(path, corpus.features)
+    if corpus.embeddings is not None:
+        save_speakers(speakers_path(path), dict(zip(corpus.speakers, corpus.embeddings.numpy(), strict=True)))
+    return Path(path)
+
+
+def speakers_path(path: str | Path) -> Path:
+    """Where the speakers' embeddings of a packed features file lie."""
+    return Path(path).with_suffix(".speakers.safetensors")
+
+
+def mel_statistics(features: Sequence[Features]) -> tuple[float, float]:
+    """Mean and standard deviation of all log-mel values, natural log."""
+    sums = torch.stack([torch.stack([f.mel.double().sum(), f.mel.double().square().sum()]) for f in features]).sum(dim=0)
+    count = sum(f.mel.numel() for f in features)
+    mean = sums[0].item() / count
+    return round(mean, 4), round(max(sums[1].item() / count - mean ** 2, 1e-8) ** 0.5, 4)
+
+
+def _stage(progress: Stages | None, name: str):
+    return None if progress is None else lambda done, total: progress(name, done, total)
