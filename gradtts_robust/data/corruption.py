@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -156,9 +157,8 @@ def _check(target: list[Utterance], config: CorruptionConfig) -> None:
     names = sorted({u.speaker for u in target})
     if len(names) != 1:
         raise ValueError(f"corruption takes the utterances of one target, not of {len(names)} speakers ({', '.join(names[:5])})")
-    ids = [u.id for u in target]
-    for key in ids:
-        if ids.count(key) > 1:
+    for key, times in Counter(u.id for u in target).items():
+        if times > 1:
             raise ValueError(f"the id {key!r} stands twice among the target's utterances; give every utterance its own id")
 
 
