@@ -22,6 +22,7 @@ from gradtts_robust.speech.espeak_tokens import assign, split_words, timed_group
 SILENCE = 0.1
 LEVEL = 10 ** (-23 / 20)
 PEAK = 0.95
+QUIET = 1e-3
 _lock = threading.Lock()
 
 
@@ -150,6 +151,9 @@ def _ask(request: dict) -> bytes:
 
 def _assemble(text: str, wave: np.ndarray, events: list) -> Spoken:
     words = split_words(text)
+    edges = [event[2] for event in events[1:]] + [len(wave)]
+    # what has no name is a pause, or a glide between two vowels, which belongs to the first
+    events = [event for event, edge in zip(events, edges) if event[0] or not np.any(np.abs(wave[event[2]:edge]) > QUIET)]
     spoken = assign(timed_groups(events, sample_rate=SAMPLE_RATE), phonemize([word.text for word in words]))
     silence = np.zeros(round(SILENCE * SAMPLE_RATE), dtype=np.float32)
     wave = np.concatenate([silence, _normalise(wave), silence])
@@ -161,7 +165,7 @@ def _assemble(text: str, wave: np.ndarray, events: list) -> Spoken:
 
 
 def _normalise(wave: np.ndarray) -> np.ndarray:
-    loud = wave[np.abs(wave) > 1e-3]
+    loud = wave[np.abs(wave) > QUIET]
     if not len(loud):
         return wave
     gain = min(LEVEL / float(np.sqrt(np.mean(np.square(loud, dtype=np.float64)))), PEAK / float(np.abs(wave).max()))

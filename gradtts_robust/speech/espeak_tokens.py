@@ -10,6 +10,8 @@ from gradtts_robust.speech.espeak_arpabet import absorbs_r, segment_to_arpabet
 PUNCTUATION = ",.?!;:"
 # most words that espeak joins to one, and most parts that it makes of one
 MOST = 4
+# an L's share of a vowel and the L after it, at the least
+SHORTEST_L = 0.35
 WORD = re.compile(r"\S*\w\S*")
 
 
@@ -67,7 +69,15 @@ def timed_groups(events: list, *, sample_rate: int) -> list[Group]:
                 # the first sound of a diphthong-like pair is the longer one
                 share = 0.6 * index / max(len(symbols) - 1, 1)
                 own.append(Phone(symbol, (start + share * (end - start)) / sample_rate))
+        _lengthen_l(own, end / sample_rate)
     return groups
+
+
+def _lengthen_l(phones: list[Phone], end: float) -> None:
+    # espeak speaks an L after a vowel within the vowel's glide and reports it only where the tongue has arrived
+    if len(phones) > 1 and phones[-1].symbol == "L" and phones[-2].symbol[-1].isdigit():
+        vowel, l = phones[-2:]
+        l.start = min(l.start, end - SHORTEST_L * (end - vowel.start))
 
 
 def _distance(spoken: tuple[str, ...], alone: tuple[str, ...]) -> int:
@@ -145,7 +155,7 @@ def _trace(best: dict, groups: list[Group], count: int) -> list[Group]:
 def to_tokens(spoken: list[Group], words: list[Word], *, duration: float, lead: float) -> tuple[list[str], list[float]]:
     """Tokens and their end times in seconds; times in `spoken` count from `lead`, where the silence at the start ends.
 
-    A pause belongs to the punctuation at it, or else to the " " between the words. The last " " lasts until `duration`.
+    A pause belongs to the punctuation at it, or else to the " " between the words. The silence of `lead` at the end is shared by both.
     """
     tokens, starts = [" "], [0.0]
 
@@ -160,8 +170,8 @@ def to_tokens(spoken: list[Group], words: list[Word], *, duration: float, lead: 
         if index + 1 < len(heard):
             following = heard[index + 1][1].phones[0].start
         else:
-            following = max(group.pauses, default=duration - 2 * lead)
-        pause = min(group.pauses, default=following)
+            following = duration - 1.5 * lead
+        pause = min(group.pauses, default=min(following, duration - 2 * lead))
         if word.mark:
             add(word.mark, pause)
             add(" ", following)
