@@ -98,10 +98,15 @@ def barron(residual: Tensor, delta: Tensor, *, alpha: float = -2.0) -> Tensor:
     if abs(alpha) < _LIMIT:
         shape = torch.log1p(half_square)
     elif distance > 1 / _LIMIT:
-        shape = -torch.expm1(-half_square)
+        shape = -_expm1(-half_square)
     else:
-        shape = torch.expm1(0.5 * alpha * torch.log1p(half_square * (2 / distance))) * (distance / alpha)
+        shape = _expm1(0.5 * alpha * torch.log1p(half_square * (2 / distance))) * (distance / alpha)
     return 2 * delta.square() * shape
+
+
+def _expm1(exponent: Tensor) -> Tensor:
+    # autograd takes expm1's slope as its value + 1, which cancels where the value is near -1: just where the gradient redescends
+    return torch.where(exponent > -0.5, torch.expm1(exponent), torch.exp(exponent) - 1)
 
 
 PENALTIES = {

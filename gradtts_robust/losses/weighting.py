@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 T_MARGIN = 1e-5  # training draws t from U(0, 1) clipped to [T_MARGIN, 1 - T_MARGIN]
-_QUADRATURE_POINTS = 1 << 17
+_QUADRATURE_POINTS = 1 << 15
 
 
 def constant(snr: Tensor) -> Tensor:
