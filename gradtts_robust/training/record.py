@@ -120,8 +120,8 @@ class Record:
         out.mkdir(parents=True, exist_ok=True)
         _cut(out / "metrics.csv", ",".join(METRICS), lambda line: int(line.split(",", 1)[0]) <= step and line.count(",") == 7)
         _cut(out / "log.jsonl", None, lambda line: json.loads(line)["step"] <= step)
-        self._metrics = open(out / "metrics.csv", "a", encoding="utf-8", newline="")
-        self._log = open(out / "log.jsonl", "a", encoding="utf-8")
+        self._metrics = (out / "metrics.csv").open("a", encoding="utf-8", newline="")
+        self._log = (out / "log.jsonl").open("a", encoding="utf-8")
 
     def metrics(self, values: dict) -> None:
         """Appends one row; `values` has the keys METRICS."""

@@ -1,0 +1,207 @@
+"""A base learns a new speaker: what it hears, where the speaker's row starts, what is trained."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import AdaptConfig
+from ..data.corruption import corrupt, write_records
+from ..data.dataset import Features, prepare_features
+from ..data.manifest import Utterance, read_manifest, validate, write_manifest
+from ..model.conditioning import add_speaker, nearest_row
+from ..model.gradtts import GradTTS
+from . import setup
+from .checkpoint import Checkpoint, load_checkpoint
+from .loop import OnCheckpoint, TrainResult, build_objective, train
+from .record import Stages, check_same_run, step_stage, write_config
+from .speakers import embed_speakers, embed_utterances
+
+NEAREST = 5
+NAMES_SHOWN = 10
+
+
+@dataclass
+class Split:
+    """The target's utterances: to learn from and to be judged by; and everybody else's."""
+
+    train: list[Utterance]
+    reference: list[Utterance]
+    others: list[Utterance]
+
+
+@dataclass
+class Prepared:
+    """All that an adaptation needs, made without writing to the run folder.
+
+    Args:
+        model: the base with the target's row, or the single-speaker base as it is.
+        start: what the checkpoints say besides the weights: front end, names, embeddings with the target's last.
+        row: the target's row of the speaker table; None for a single-speaker base.
+        utterances: what is trained on, dirt included, all labelled as the target's; `features` in the same order.
+        reference: the target's clean utterances that training never sees.
+        records: what was done to each utterance, see `data.corruption`.
+    """
+
+    model: GradTTS
+    start: Checkpoint
+    row: int | None
+    utterances: list[Utterance]
+    features: list[Features]
+    reference: list[Utterance]
+    records: list[dict]
+
+
+@dataclass
+class AdaptResult:
+    """Run folder, what it was made from, and what the loop did."""
+
+    out: Path
+    prepared: Prepared
+    training: TrainResult
+
+
+def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, progress: Stages | None = None) -> AdaptResult:
+    """Adapts a base as `config` says; goes on where an earlier call was cut off.
+
+    The run folder gets, besides what `train` writes, `config.yaml`, `corruption.csv` and the manifests `train.csv` and
+    `reference.csv`.
+
+    Args:
+        on_checkpoint: called with a checkpoint's folder and contents, first with step 0, the base before its first step.
+        progress: called with (stage, done, total, detail).
+
+    Raises:
+        FileNotFoundError, ValueError: bad settings or data, before anything is written to the run folder.
+    """
+    out = Path(config.out)
+    prepared = prepare_adaptation(config, progress=progress)
+    objective = build_objective(config.objective, prepared.model.config)
+    out.mkdir(parents=True, exist_ok=True)
+    write_config(out, config)
+    write_records(out / "corruption.csv", prepared.records)
+    write_manifest(out / "train.csv", prepared.utterances)
+    write_manifest(out / "reference.csv", prepared.reference)
+    start = prepared.start
+    training = train(
+        prepared.model, prepared.features, {config.speaker: prepared.row or 0}, objective=objective, optim=config.optim,
+        iterations=config.iterations, out=out, seed=config.seed, device=config.device, trainable=config.train,
+        speaker_row=prepared.row, text=start.text, speakers=start.speakers, embeddings=start.embeddings,
+        default_speaker=start.default_speaker, save_start=True, on_checkpoint=on_checkpoint, progress=step_stage(progress, "adapt"))
+    return AdaptResult(out, prepared, training)
+
+
+def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -> Prepared:
+    """Selects and corrupts the data, prepares its features, and gives the base a row for the target.
+
+    The reference depends on the manifest alone, so that it is the same under all conditions.
+
+    Raises:
+        FileNotFoundError, ValueError: a setting, the manifest, its audio or the base cannot be used; one line says what to do.
+    """
+    _check(config)
+    check_same_run(Path(config.out), config)
+    split = split_target(config)
+    base = load_checkpoint(config.base or shipped_base())
+    build_objective(config.objective, base.model.config)
+    if config.train == "speaker" and base.model.config.n_speakers == 1:
+        raise ValueError("train is 'speaker', but the base has a single speaker and no speaker table; choose all or decoder")
+    cache = config.cache or Path(config.out).parent / "features"
+    embeddings = None
+    if config.corruption.kind != "none" and config.corruption.pick != "random":
+        validate([*split.train, *split.others])
+        embeddings = embed_speakers([*split.train, *split.others], cache, progress=_stage(progress, "speakers"))
+    dirty = corrupt(split.train, split.others, config.corruption, embeddings=embeddings,
+                    protected={u.id for u in split.reference})
+    validate([*dirty.utterances, *split.reference])
+    features = prepare_features(dirty.utterances, base.text, cache, progress=_stage(progress, "features"))
+    heard = embed_utterances(dirty.utterances, cache, progress=_stage(progress, "voice")) if base.embeddings is not None else None
+    model, start = with_new_speaker(base, config.speaker, heard)
+    row = model.config.n_speakers - 1 if model.config.n_speakers > 1 else None
+    return Prepared(model, start, row, dirty.utterances, features, split.reference, dirty.records)
+
+
+def split_target(config: AdaptConfig) -> Split:
+    """Reads the manifest and parts the target's utterances: the last by id are the reference, the first are learnt from.
+
+    Raises:
+        FileNotFoundError, ValueError: no such manifest or speaker, or too few utterances.
+    """
+    if not config.manifest:
+        raise ValueError("no manifest given; name one with --manifest")
+    utterances = read_manifest(config.manifest)
+    speakers = sorted({u.speaker for u in utterances})
+    if config.speaker not in speakers:
+        shown = ", ".join(speakers[:NAMES_SHOWN]) + (", ..." if len(speakers) > NAMES_SHOWN else "")
+        raise ValueError(f"{config.manifest}: no speaker {config.speaker!r}; it has {shown}")
+    own = sorted((u for u in utterances if u.speaker == config.speaker), key=lambda u: u.id)
+    kept, wanted = config.evaluation.reference_utterances, max(1, config.utterances)
+    if len(own) < kept + wanted:
+        raise ValueError(f"{config.manifest}: speaker {config.speaker!r} has {len(own)} utterances, but {kept} are kept as reference "
+                         f"and {wanted} needed to learn from; lower evaluation.reference_utterances or utterances")
+    learnt = own[: len(own) - kept]
+    return Split(learnt[: config.utterances or None], own[len(own) - kept:], [u for u in utterances if u.speaker != config.speaker])
+
+
+def with_new_speaker(base: Checkpoint, name: str, heard: np.ndarray | None) -> tuple[GradTTS, Checkpoint]:
+    """The base's model with a row for a new speaker, and what its checkpoints are to say.
+
+    Args:
+        name: the new speaker's.
+        heard: embeddings of what is trained on [N, D], unit rows: the row starts as the similarity-weighted mean of the rows
+            of the nearest base speakers. None where the base's embeddings are unknown: it then starts as the mean of all rows.
+
+    Raises:
+        ValueError: the base has a speaker of this name.
+    """
+    count = base.model.config.n_speakers
+    if count == 1:
+        return base.model, _renamed(base, [name], name, None)
+    names = [*base.speakers, *(f"row-{row}" for row in range(len(base.speakers), count))]
+    if name in names:
+        raise ValueError(f"the base already has a speaker {name!r}; rename the target in the manifest")
+    if heard is None or base.embeddings is None:
+        row, embeddings = base.model.spk_emb.weight.detach().mean(dim=0), None
+    else:
+        mean = torch.from_numpy(heard).mean(dim=0)
+        target = mean / mean.norm()
+        row = nearest_row(base.model.spk_emb, base.embeddings, target, k=NEAREST)
+        embeddings = torch.cat([base.embeddings, target[None].to(base.embeddings)])
+    return add_speaker(base.model, row), _renamed(base, [*names, name], name, embeddings)
+
+
+def shipped_base() -> Path:
+    """Where the project's own base lies.
+
+    Raises:
+        FileNotFoundError: this copy of the project came without it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "data" / "base", package.parent / "data" / "base"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError("this copy of gradtts-robust has no base; name a checkpoint with --base")
+
+
+def _renamed(base: Checkpoint, speakers: Sequence[str], default: str, embeddings: Tensor | None) -> Checkpoint:
+    return Checkpoint(model=base.model, text=base.text, speakers=list(speakers), step=0, embeddings=embeddings,
+                      default_speaker=default, extra={})
+
+
+def _check(config: AdaptConfig) -> None:
+    setup.check_settings(config.optim, iterations=config.iterations, seed=config.seed)
+    setup.resolve_device(config.device)
+    if config.train not in setup.TRAINABLE:
+        raise ValueError(f"train is {config.train!r}; choose one of {', '.join(setup.TRAINABLE)}")
+    if config.utterances < 0:
+        raise ValueError(f"utterances is {config.utterances}; it must be at least 0, and 0 means all")
+    if config.evaluation.reference_utterances < 1:
+        raise ValueError(f"evaluation.reference_utterances is {config.evaluation.reference_utterances}; at least 1 is needed to judge by")
+
+
+def _stage(progress: Stages | None, name: str):
+    return None if progress is None else lambda done, total: progress(name, done, total)
