@@ -75,6 +75,12 @@ def test_libritts(tmp_path):
         ("dev-clean/84/121550/84_121550_000007_000000.wav", "Hello, Mr. Smith.", "84"),
         ("dev-clean/1272/1/1272_1_000001_000000.wav", "Two lines.", "1272")]
     assert [u.speaker for u in read_corpus("libritts", root)] == ["84", "1272", "61"]
+    tree(root, **{"dev-clean/84/121550/84_121550_000007_000000.normalized.txt": " \n"})
+    with pytest.raises(ValueError, match=r"000007_000000\.normalized\.txt: the transcript is empty"):
+        read_corpus("libritts", root)
+    (root / "dev-clean/84/121550/84_121550_000007_000000.normalized.txt").write_bytes("Grüße".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"000007_000000\.normalized\.txt: not UTF-8"):
+        read_corpus("libritts", root)
     with pytest.raises(ValueError, match="no subset 'dev'; the subsets there are dev-clean, test-clean"):
         read_corpus("libritts", root, subset="dev")
 

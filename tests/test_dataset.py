@@ -24,7 +24,8 @@ from gradtts_robust.data.dataset import (
     speaker_table,
 )
 from gradtts_robust.data.features import FRAMES_PER_SECOND, durations_from_ends
-from gradtts_robust.data.manifest import Utterance
+from gradtts_robust.data.generated import generate
+from gradtts_robust.data.manifest import Utterance, read_manifest
 from gradtts_robust.speech.audio import load_audio, mel_spectrogram, save_wav
 from gradtts_robust.speech.text import ids_to_symbols, text_to_ids
 
@@ -168,6 +169,17 @@ def test_real_speech_in_one_or_two_processes(librispeech, tmp_path):
     seconds = [len(load_audio(u.path)) / 22050 for u in utterances]
     assert [f.mel.shape[1] for f in alone] == [int(s * 22050) // 256 for s in seconds]
     assert all(4 < len(f.ids) / s < 25 for f, s in zip(alone, seconds))
+
+
+def test_espeak_durations_put_silence_into_the_edges(tmp_path):
+    pytest.importorskip("espeakng_loader", reason="the voices extra is not installed")
+    utterances = read_manifest(generate(tmp_path, voices=["Andrea", "norbert"], sentences_per_voice=3))
+    for features in prepare_features(utterances, TEXT, tmp_path / "cache"):
+        symbols = ids_to_symbols(features.ids.tolist())
+        assert symbols[0] == symbols[-1] == " " and features.durations.sum() == features.mel.shape[1] and features.durations.min() >= 1
+        loudness = [part.float().exp().mean().log() for part in features.mel.split(features.durations.tolist(), dim=1)]
+        vowels = [level for symbol, level in zip(symbols, loudness) if symbol[-1].isdigit()]
+        assert len(vowels) > 5 and max(loudness[0], loudness[-1]) < np.median(vowels) - 3
 
 
 def some_features(count=5):

@@ -30,7 +30,7 @@ def test_byte_order_mark_windows_lines_and_column_order(tmp_path):
     assert read_manifest(path) == [Utterance(str(tmp_path / "a.wav"), "Grüße", "Ann", "Ann/a")]
 
 
-@pytest.mark.parametrize(("text", "speaker"), [("w/a.wav|One, two.|17\n", "17"), ("w/a.wav|One, two.\n", "0")])
+@pytest.mark.parametrize(("text", "speaker"), [("w/a.wav|One, two.|17\n\n", "17"), ("w/a.wav|One, two.\n", "0")])
 def test_original_filelists(tmp_path, text, speaker):
     [utterance] = read_manifest(written(tmp_path / "train.txt", text))
     assert utterance == Utterance(str(tmp_path / "w/a.wav"), "One, two.", speaker, f"{speaker}/a")
@@ -121,6 +121,8 @@ def test_merged_manifests_keep_people_apart(tmp_path):
     merged = read_manifests([lj, vctk, train, test])
     assert [u.speaker for u in merged] == ["lj/0", "vctk/0", "Ann", "367", "367"]
     assert len({u.id for u in merged}) == 5
+    other = written(tmp_path / "again" / "lj" / "manifest.csv", "path,text,speaker\na.wav,hi,0\n")
+    assert [u.speaker for u in read_manifests([lj, other])] == ["manifest-1/0", "manifest-2/0"]
     with pytest.raises(ValueError, match="given twice"):
         read_manifests([lj, lj])
     with pytest.raises(ValueError, match="no manifest"):

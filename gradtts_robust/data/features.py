@@ -163,9 +163,7 @@ def _id_durations(utterance: Utterance, ends: list[float], count: int, frames: i
     if text.blanks:
         starts = [0.0, *ends[:-1]]
         ends = [end for pair in zip(starts, ends) for end in pair] + [ends[-1]]
-    if len(ends) != count:
-        raise ValueError(f"{utterance.id}: {len(ends)} aligned tokens make {count} symbols; "
-                         "use one token per symbol in the column `phonemes`, `_` for a space")
+    assert len(ends) == count, (utterance.id, len(ends), count)
     return durations_from_ends(ends, frames)
 
 
