@@ -5,6 +5,7 @@ espeak-ng is GPL and comes with the `voices` extra, in the `espeakng-loader` whe
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from gradtts_robust.speech.espeak_tokens import assign, split_words, timed_group
 SILENCE = 0.1
 LEVEL = 10 ** (-23 / 20)
 PEAK = 0.95
-QUIET = 1e-3
+# of 32768: what is softer is silence
+QUIET = 32
 _lock = threading.Lock()
 
 
@@ -119,14 +121,14 @@ def speak_all(texts: list[str], *, voice: Voice, seeds: list[int]) -> list[Spoke
         "voice": f"en-us+{voice.variant}" if voice.variant else "en-us", "rate": voice.rate, "pitch": voice.pitch, "range": voice.range,
         "items": [{"text": text, "seed": seed} for text, seed in zip(texts, seeds)],
     }
-    spoken, answer = [], _ask(request)
+    answer = _ask(request)
+    spoken, start = [], 0
     for text in texts:
-        line_end = answer.index(b"\n")
-        header = json.loads(answer[:line_end])
-        body_end = line_end + 1 + 2 * header["samples"]
-        wave = np.frombuffer(answer[line_end + 1:body_end], dtype="<i2").astype(np.float32) / 32768
-        answer = answer[body_end:]
-        spoken.append(_assemble(text, wave, header["phonemes"]))
+        line_end = answer.index(b"\n", start)
+        header = json.loads(answer[start:line_end])
+        samples = np.frombuffer(answer, dtype="<i2", count=header["samples"], offset=line_end + 1)
+        spoken.append(_assemble(text, samples.astype(np.int64), header["phonemes"]))
+        start = line_end + 1 + samples.nbytes
     return spoken
 
 
@@ -141,7 +143,7 @@ def _ask(request: dict) -> bytes:
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
-        [sys.executable, "-m", espeak_library.__name__], input=json.dumps(request).encode(), capture_output=True,
+        [sys.executable, "-m", espeak_library.__name__], input=json.dumps(request).encode(), capture_output=True, check=False,
         env={**os.environ, "PYTHONPATH": path})
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
@@ -149,14 +151,14 @@ def _ask(request: dict) -> bytes:
     return done.stdout
 
 
-def _assemble(text: str, wave: np.ndarray, events: list) -> Spoken:
+def _assemble(text: str, samples: np.ndarray, events: list) -> Spoken:
     words = split_words(text)
-    edges = [event[2] for event in events[1:]] + [len(wave)]
+    edges = [event[2] for event in events[1:]] + [len(samples)]
     # what has no name is a pause, or a glide between two vowels, which belongs to the first
-    events = [event for event, edge in zip(events, edges) if event[0] or not np.any(np.abs(wave[event[2]:edge]) > QUIET)]
+    events = [event for event, edge in zip(events, edges) if event[0] or not np.any(np.abs(samples[event[2]:edge]) > QUIET)]
     spoken = assign(timed_groups(events, sample_rate=SAMPLE_RATE), phonemize([word.text for word in words]))
     silence = np.zeros(round(SILENCE * SAMPLE_RATE), dtype=np.float32)
-    wave = np.concatenate([silence, _normalise(wave), silence])
+    wave = np.concatenate([silence, _normalise(samples), silence])
     duration = len(wave) / SAMPLE_RATE
     tokens, ends = to_tokens(spoken, words, duration=duration, lead=len(silence) / SAMPLE_RATE)
     if len(tokens) < 3:
@@ -164,9 +166,11 @@ def _assemble(text: str, wave: np.ndarray, events: list) -> Spoken:
     return Spoken(wave=wave, sample_rate=SAMPLE_RATE, phonemes=tokens, ends=ends)
 
 
-def _normalise(wave: np.ndarray) -> np.ndarray:
-    loud = wave[np.abs(wave) > QUIET]
+def _normalise(samples: np.ndarray) -> np.ndarray:
+    # whole numbers, so that the gain is the same on every machine, however it sums
+    magnitude = np.abs(samples)
+    loud = magnitude[magnitude > QUIET]
     if not len(loud):
-        return wave
-    gain = min(LEVEL / float(np.sqrt(np.mean(np.square(loud, dtype=np.float64)))), PEAK / float(np.abs(wave).max()))
-    return (wave * np.float32(gain)).astype(np.float32)
+        return samples.astype(np.float32)
+    gain = min(LEVEL / math.sqrt(int(np.square(loud).sum()) / len(loud)), PEAK / int(magnitude.max()))
+    return samples.astype(np.float32) * np.float32(gain)

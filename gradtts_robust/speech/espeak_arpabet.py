@@ -27,7 +27,7 @@ FOREIGN = {
 }
 TABLE = {**FOREIGN, **ENGLISH}
 LONGEST = max(map(len, TABLE))
-VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
+VOWELS = frozenset(("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"))
 STRESS = {"ˈ": "1", "ˌ": "2"}
 LANGUAGE_SWITCH = re.compile(r"\([a-z-]+\)")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gradtts_robust.speech.espeak_arpabet import absorbs_r, segment_to_arpabet
 
@@ -80,6 +81,7 @@ def _lengthen_l(phones: list[Phone], end: float) -> None:
         l.start = min(l.start, end - SHORTEST_L * (end - vowel.start))
 
 
+@lru_cache(maxsize=2**16)
 def _distance(spoken: tuple[str, ...], alone: tuple[str, ...]) -> int:
     row = list(range(0, 2 * len(alone) + 1, 2))
     for i, phone in enumerate(spoken, 1):
@@ -91,10 +93,11 @@ def _distance(spoken: tuple[str, ...], alone: tuple[str, ...]) -> int:
     return row[-1]
 
 
-def _cut(spoken: tuple[str, ...], alone: list[tuple[str, ...]]) -> tuple[int, list[int]]:
+@lru_cache(maxsize=2**16)
+def _cut(spoken: tuple[str, ...], alone: tuple[tuple[str, ...], ...]) -> tuple[int, tuple[int, ...]]:
     """Cuts phones spoken as one into as many words as `alone` has, each nearest to the word alone: (distance, borders)."""
-    cuts = ([0, *inner, len(spoken)] for inner in itertools.combinations(range(1, len(spoken)), len(alone) - 1))
-    return min(((sum(_distance(spoken[a:b], word) for a, b, word in zip(cut, cut[1:], alone)), cut) for cut in cuts), default=(10**6, []))
+    cuts = ((0, *inner, len(spoken)) for inner in itertools.combinations(range(1, len(spoken)), len(alone) - 1))
+    return min(((sum(_distance(spoken[a:b], word) for (a, b), word in zip(itertools.pairwise(cut), alone)), cut) for cut in cuts), default=(10**6, ()))
 
 
 def assign(groups: list[Group], alone: list[list[str]]) -> list[Group]:
@@ -108,28 +111,29 @@ def assign(groups: list[Group], alone: list[list[str]]) -> list[Group]:
         alone: phones of each word of the text spoken by itself.
     """
     phones = [tuple(phone.symbol for phone in group.phones) for group in groups]
-    words = [tuple(word) for word in alone]
-    best: dict[tuple[int, int], tuple] = {(0, 0): (0, None, [])}
+    words = tuple(tuple(word) for word in alone)
+    best: dict[tuple[int, int], tuple] = {(0, 0): (0, None, ())}
 
-    def reach(here: tuple[int, int], move: tuple[int, int], cost: int, cut: list[int]) -> None:
+    def reach(here: tuple[int, int], move: tuple[int, int], cost: int, cut: tuple[int, ...]) -> None:
         there = (here[0] + move[0], here[1] + move[1])
         total = best[here][0] + cost
         if there not in best or total < best[there][0]:
             best[there] = (total, here, cut)
 
     for g, w in itertools.product(range(len(groups) + 1), range(len(words) + 1)):
-        if (g, w) not in best:
+        # what is far off the diagonal cannot be right and would make long texts slow
+        if (g, w) not in best or abs(g * len(words) - w * len(groups)) > 12 * len(words):
             continue
         if g < len(groups) and w > 0:
-            reach((g, w), (1, 0), 2 * len(phones[g]), [])
+            reach((g, w), (1, 0), 2 * len(phones[g]), ())
         if w < len(words):
-            reach((g, w), (0, 1), 2 * len(words[w]) + 1, [])
+            reach((g, w), (0, 1), 2 * len(words[w]) + 1, ())
         for several in range(1, MOST + 1):
             if g < len(groups) and w + several <= len(words):
                 reach((g, w), (1, several), *_cut(phones[g], words[w:w + several]))
             if several > 1 and w < len(words) and g + several <= len(groups):
                 joined = sum(phones[g:g + several], ())
-                reach((g, w), (several, 1), _distance(joined, words[w]), [0, len(joined)])
+                reach((g, w), (several, 1), _distance(joined, words[w]), (0, len(joined)))
     return _trace(best, groups, len(words))
 
 
@@ -145,7 +149,7 @@ def _trace(best: dict, groups: list[Group], count: int) -> list[Group]:
             word = result[here[1] - 1]
             word.phones, word.pauses = phones + word.phones, pauses + word.pauses
         elif taken:
-            for index, (a, b) in enumerate(zip(cut, cut[1:])):
+            for index, (a, b) in enumerate(itertools.pairwise(cut)):
                 result[before[1] + index].phones[:0] = phones[a:b]
             result[here[1] - 1].pauses[:0] = pauses
         here = before
