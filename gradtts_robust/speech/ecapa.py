@@ -45,6 +45,8 @@ def load_classifier(source: str | os.PathLike, device: torch.device):
     except (ImportError, AttributeError) as error:
         raise ValueError(f"speechbrain cannot be imported ({_first_line(error)}): pip install 'speechbrain>=1.1,<2'") from error
     try:
+        if not folder.is_dir():
+            _require_hub(origin)
         # without links nothing is written to the working folder, where speechbrain would make `pretrained_models`
         classifier = EncoderClassifier.from_hparams(
             source=origin, savedir=None, overrides=overrides, local_strategy=LocalStrategy.NO_LINK,
@@ -55,6 +57,14 @@ def load_classifier(source: str | os.PathLike, device: torch.device):
         raise ValueError(f"speaker encoder source {origin!r} cannot be fetched from the hub ({_first_line(error)}); "
                          f"give a local folder with {HPARAMS} and its weights as source") from error
     return classifier.eval()
+
+
+def _require_hub(name: str) -> None:
+    """Fails at once where a model is neither in the hub's cache nor reachable; a download would retry for half a minute."""
+    import huggingface_hub
+
+    if not isinstance(huggingface_hub.try_to_load_from_cache(name, HPARAMS), str):
+        huggingface_hub.HfApi().model_info(name, timeout=10)
 
 
 def _keep_local(folder: Path) -> dict[str, str]:

@@ -99,7 +99,7 @@ class GriffinLim:
 
 
 def _overlap_add(frames: Tensor) -> Tensor:
-    """Sums windowed frames [B, F, 1024], a hop of 256 apart, to [B, 256 F + 768]; five times as fast as torch.istft."""
+    """Sums windowed frames [B, F, 1024], a hop of 256 apart, to [B, 256 F + 768]; three times as fast as torch.istft."""
     batch, count, length = frames.shape
     overlap = length // HOP
     total = frames.new_zeros(batch, count + overlap - 1, HOP)
