@@ -153,6 +153,10 @@ class PretrainConfig:
         preset: `small` or `full`; `model` overrides single settings of it.
         iterations: optimizer steps.
         aligned_first: steps at the start that see only utterances whose durations are known (espeak's phoneme events).
+        init: checkpoint to start from, of the same speakers; empty to start from random weights.
+        train: what is trained: `all`, or `encoder` (with durations and speaker table; the score network is not even run).
+        keep_alignments: align once, by `init`, what has no durations, and train on these without searching again.
+        max_seconds: with `keep_alignments`, cut longer utterances at their pauses; 0 leaves them whole.
         cache: folder of cached features; empty for `features` beside the run.
     """
 
@@ -166,6 +170,10 @@ class PretrainConfig:
         learning_rate=5e-4, warmup=200, decay=True, ema=0.999, checkpoint_every=500, keep_models=3))
     iterations: int = 20000
     aligned_first: int = 1000
+    init: str = ""
+    train: Literal["all", "encoder"] = "all"
+    keep_alignments: bool = False
+    max_seconds: float = 0.0
     cache: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0

@@ -138,15 +138,16 @@ class GradTTS(nn.Module):
         errors = residual(self.score(noisy, mask, mu, t, speakers), noise, t, self.schedule)
         return objective(errors, t=t, snr=self.schedule.snr(t), mask=mask, weights=weights)
 
-    def training_terms(self, batch, *, objective: Objective, segment_frames: int | None, generator: torch.Generator | None,
+    def training_terms(self, batch, *, objective: Objective | None, segment_frames: int | None, generator: torch.Generator | None,
                        weights: Tensor | None = None) -> dict[str, Tensor]:
         """The three losses of Grad-TTS, per example.
 
-        Encoder and prior see whole utterances, the score network a random segment of each. The diffusion term reaches the encoder through mu.
+        Encoder and prior see whole utterances, the score network a random segment of each. The diffusion term reaches the encoder
+        through mu.
 
         Args:
             batch: a `data.dataset.Batch` on the model's device. Durations it knows are the alignment; other rows are aligned by search.
-            objective: the diffusion loss.
+            objective: the diffusion loss; None leaves the score network out, and the term is zero.
             segment_frames: frames that the score network sees, a multiple of 8; None for whole utterances.
             generator: on the CPU: draws segments, then times, then noise, so that a seed means the same on every device.
             weights: of the examples in the diffusion term, [B].
@@ -168,6 +169,8 @@ class GradTTS(nn.Module):
         target = torch.log(1e-8 + durations).unsqueeze(1)
         duration = ((encoded.log_durations - target).square() * encoded.mask).sum((1, 2)) / batch.ids_lengths.clamp_min(1)
 
+        if objective is None:
+            return {"duration": duration, "prior": prior, "diffusion": torch.zeros_like(prior)}
         frames = _segment_indices(batch.mel_lengths, mel.shape[2], segment_frames, generator=generator)
         segment_mask = (frames < batch.mel_lengths.unsqueeze(1)).unsqueeze(1).to(mel.dtype)
         frames = frames.clamp_max(mel.shape[2] - 1)
@@ -255,6 +258,7 @@ def _whole_durations(durations: Tensor) -> Tensor:
     ends = durations.cumsum(1)
     longest = float(ends[:, -1].max())
     if not longest <= MAX_FRAMES:
-        raise ValueError(f"the duration predictor asks for {longest:.0f} frames, above {MAX_FRAMES}; the model is not trained or has diverged")
+        raise ValueError(f"the duration predictor asks for {longest:.0f} frames, above {MAX_FRAMES}; the model is not trained "
+                         "or has diverged")
     ends = torch.minimum(ends.ceil(), ends[:, -1:].floor().clamp_min(1)).long()
     return ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))

@@ -90,7 +90,7 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 class Loss(nn.Module):
     """A batch in, the three terms' means out: what is wrapped for autocast and for several processes."""
 
-    def __init__(self, model: GradTTS, objective: Objective, segment_frames: int):
+    def __init__(self, model: GradTTS, objective: Objective | None, segment_frames: int):
         super().__init__()
         self.model, self.objective, self.segment_frames = model, objective, segment_frames
 
@@ -111,7 +111,8 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
 
     Args:
         features, speaker_ids: the data, and the speaker table's row of each of its speakers.
-        trainable: `all` (or None), `decoder` (score network and speaker table) or `speaker` (the table).
+        trainable: `all` (or None), `encoder` (with durations and speaker table: the score network does not run), `decoder` (score
+            network and speaker table) or `speaker` (the table).
         speaker_row: the only row of the table that may move; None for every row.
         text, speakers, embeddings, default_speaker: kept in the checkpoints, see `Checkpoint`.
         aligned_first: steps at the start that draw from utterances with known durations, where there are any.
@@ -134,7 +135,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
     accelerator = setup.make_accelerator(device, optim.precision, model.config)
     with setup.torch_state(optim.threads, accelerator.device), setup.only_trainable(model, trainable or "all", speaker_row) as trained:
         state = _start(model.to(accelerator.device), trained, optim, out)
-        run = _Run(accelerator, objective, optim, iterations, out, seed, labels, features, speaker_ids,
+        run = _Run(accelerator, objective if trainable != "encoder" else None, optim, iterations, out, seed, labels, features, speaker_ids,
                    [f for f in features if f.durations is not None], aligned_first)
         with _recording(run, state) as record:
             _loop(run, state, record, save_start, on_checkpoint, progress)
@@ -146,7 +147,7 @@ class _Run:
     """What stays the same from step to step."""
 
     accelerator: object
-    objective: Objective
+    objective: Objective | None
     optim: OptimConfig
     iterations: int
     out: Path

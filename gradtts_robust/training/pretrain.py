@@ -13,7 +13,10 @@ from ..config import PRESETS, ModelConfig, PretrainConfig, TextConfig, from_dict
 from ..data.dataset import Features, load_features, prepare_usable_features, save_features
 from ..data.manifest import read_manifests, validate
 from ..model.gradtts import GradTTS
+from ..speech.text import SYMBOLS
 from . import setup
+from .align import align, split
+from .checkpoint import load_checkpoint
 from .loop import build_objective, train
 from .record import Stages, check_same_run, step_stage, write_config, write_skipped
 from .speakers import embed_speakers, load_speakers, save_speakers
@@ -38,6 +41,11 @@ class Corpus:
     embeddings: Tensor | None
     skipped: list[tuple[str, str]]
 
+    @property
+    def rows(self) -> dict[str, int]:
+        """The speaker table's row of each speaker."""
+        return {name: row for row, name in enumerate(self.speakers)}
+
 
 def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
     """Trains a base as `config` says and gives its run folder; goes on where an earlier call was cut off.
@@ -57,17 +65,35 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
     mean, std = mel_statistics(corpus.features)
     shape = model_config(config, n_speakers=len(corpus.speakers), mel_mean=mean, mel_std=std)
     objective = build_objective(config.objective, shape)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = GradTTS(shape)
+    model, features = _start(config, shape, corpus, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     write_config(out, config)
     write_skipped(out, corpus.skipped)
-    train(model, corpus.features, {name: row for row, name in enumerate(corpus.speakers)}, objective=objective, optim=config.optim,
+    train(model, features, corpus.rows, objective=objective, optim=config.optim,
           iterations=config.iterations, out=out, seed=config.seed, device=config.device, text=config.text, speakers=corpus.speakers,
-          embeddings=corpus.embeddings, aligned_first=config.aligned_first,
+          embeddings=corpus.embeddings, trainable=config.train, aligned_first=config.aligned_first,
           progress=step_stage(progress, "pretrain"))
     return out
+
+
+def _start(config: PretrainConfig, shape: ModelConfig, corpus: Corpus, *,
+           progress: Stages | None) -> tuple[GradTTS, list[Features]]:
+    """The model before its first step, from random weights or from `config.init`, and the utterances it is to see."""
+    if not config.init:
+        if config.keep_alignments:
+            raise ValueError("keep_alignments aligns by the checkpoint `init`, but there is none; name it with --init")
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            return GradTTS(shape), corpus.features
+    start = load_checkpoint(config.init)
+    if start.speakers != corpus.speakers or start.text != config.text:
+        raise ValueError(f"{config.init}: of other speakers or another front end than the manifests; use the run that they were trained in")
+    if not config.keep_alignments:
+        return start.model, corpus.features
+    features = align(start.model, corpus.features, corpus.rows, progress=_stage(progress, "alignments"))
+    if config.max_seconds:
+        features = [piece for f in features for piece in split(f, space=SYMBOLS.index(" "), max_seconds=config.max_seconds)]
+    return start.model, features
 
 
 def model_config(config: PretrainConfig, *, n_speakers: int, mel_mean: float, mel_std: float) -> ModelConfig:

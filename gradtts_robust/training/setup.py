@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig, OptimConfig
 from ..model.gradtts import GradTTS
 
-TRAINABLE = ("all", "decoder", "speaker")
+TRAINABLE = ("all", "encoder", "decoder", "speaker")
 
 
 def check_settings(optim: OptimConfig, *, iterations: int, seed: int) -> None:
@@ -106,7 +106,7 @@ def only_trainable(model: GradTTS, trainable: str, speaker_row: int | None) -> I
     A frozen part runs without dropout: it is the part that is to be kept as it speaks.
 
     Args:
-        trainable: `all`, `decoder` (score network and speaker table) or `speaker` (the table).
+        trainable: `all`, `encoder` (with the speaker table), `decoder` (score network and speaker table) or `speaker` (the table).
         speaker_row: the only row of the table that gets a gradient; None for all.
 
     Raises:
@@ -117,7 +117,7 @@ def only_trainable(model: GradTTS, trainable: str, speaker_row: int | None) -> I
         raise ValueError(f"train is {trainable!r}; choose one of {', '.join(TRAINABLE)}")
     if trainable == "speaker" and table is None:
         raise ValueError("train is 'speaker', but a single-speaker model has no speaker table; choose all or decoder")
-    parts = {"all": [model], "decoder": [model.decoder, table], "speaker": [table]}[trainable]
+    parts = {"all": [model], "encoder": [model.encoder, table], "decoder": [model.decoder, table], "speaker": [table]}[trainable]
     trained = [p for part in parts if part is not None for p in part.parameters()]
     chosen = {id(p) for p in trained}
     for parameter in model.parameters():
