@@ -23,10 +23,12 @@ FMAX = 8000.0
 LOG_FLOOR = 1e-5
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
-_STREAMED = 0x7FFFF000  # pipes write 0 or a size near the limit when they cannot know it
+_STREAMED = 0x7FFFF000  # a pipe that cannot know its length writes a size near the limit
 
 
+# made outside of inference mode even where first asked for within it: the cached tensors may meet autograd later
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def mel_filters(*, n_fft: int, n_mels: int, sample_rate: int, fmin: float, fmax: float,
                 dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
     """Slaney-style triangular mel filters of unit area, as librosa makes them (equal to 1e-7 without its slow import).
@@ -42,6 +44,7 @@ def mel_filters(*, n_fft: int, n_mels: int, sample_rate: int, fmin: float, fmax:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _hann(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.hann_window(length, dtype=dtype, device=device)
 
@@ -116,12 +119,13 @@ def load_audio(path: str | os.PathLike, *, sample_rate: int = SAMPLE_RATE, short
         raise ValueError(f"{path}: the file is empty; replace it or take it out")
     try:
         with soundfile.SoundFile(path) as sound:
-            rate, promised = sound.samplerate, sound.frames
+            # an mp3 without a length in its head has it guessed from its bit rate
+            rate, promised = sound.samplerate, sound.frames * (0.98 if sound.format == "MP3" else 1)
             samples = sound.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        reason = str(error).replace("\n", " ").removeprefix(f"Error opening {str(path)!r}: ")
+        reason = str(error).strip().rpartition(": ")[2].rstrip(".")
         raise ValueError(f"{path}: cannot be read as sound ({reason}); replace it or take it out") from error
-    if len(samples) < promised or _riff_is_cut(path):
+    if len(samples) < promised or _container_is_cut(path):
         raise ValueError(f"{path}: cut off before the end that its header promises; fetch it again or take it out")
     if not np.isfinite(samples).all():
         raise ValueError(f"{path}: holds values that are not finite (NaN or infinity); replace it or take it out")
@@ -130,17 +134,19 @@ def load_audio(path: str | os.PathLike, *, sample_rate: int = SAMPLE_RATE, short
     return resample(samples.mean(axis=1), source_rate=rate, target_rate=sample_rate)
 
 
-def _riff_is_cut(path: Path) -> bool:
-    """Whether a RIFF file ends before its data chunk does: libsndfile reads such a file without a word."""
+def _container_is_cut(path: Path) -> bool:
+    """Whether a WAV or AIFF ends before its header says: libsndfile reads such a file without a word."""
+    held = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(12)
-        if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        if head[:4] == b"FORM":
+            return 8 + struct.unpack(">I", head[4:8])[0] > held
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
             return False
         while len(chunk := file.read(8)) == 8:
             name, size = struct.unpack("<4sI", chunk)
             if name == b"data":
-                missing = file.tell() + size - path.stat().st_size
-                return missing > 0 and 0 < size < _STREAMED
+                return size < _STREAMED and file.tell() + size > held
             file.seek(size + size % 2, os.SEEK_CUR)
     return False
 
