@@ -98,7 +98,7 @@ def speak(text: str, *, voice: Voice, seed: int) -> Spoken:
     Args:
         text: English; figures are best written out, for the tokens know no borders within what "1984" becomes.
         voice: who speaks.
-        seed: of espeak's noise and jitter.
+        seed: of espeak's noise, 0 to 2^31 - 1; only breathy voices have any.
 
     Raises:
         ValueError: no word in `text`, an unknown variant, or the `voices` extra is not installed.

@@ -102,7 +102,7 @@ def synthesize(text: str, seed: int) -> tuple[bytes, list[list]]:
     callback = _Callback(receive)
     library.espeak_SetSynthCallback(callback)
     library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
-    encoded = text.encode()
+    encoded = text.replace("\0", " ").encode()
     status = library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, UTF8, None, None)
     assert status == 0, status
     return b"".join(samples), phonemes
