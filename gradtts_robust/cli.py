@@ -211,7 +211,7 @@ def _report(argv: list[str]) -> None:
 
 def _corpus(argv: list[str]) -> None:
     def corpus(out: str, root: str = "", subset: str | None = None, speakers: list[str] | None = None, limit: int | None = None,
-               sentences: int = 40, seed: int = 0):
+               part: Literal["all", "base", "targets"] = "all", sentences: int = 40, seed: int = 0):
         """Makes a manifest.
 
         Args:
@@ -220,6 +220,7 @@ def _corpus(argv: list[str]) -> None:
             subset: part of the corpus, e.g. `test-other`.
             speakers: only these.
             limit: at most so many utterances of each speaker.
+            part: for `embedded`: all voices, those that a base may hear, or the targets held back from it.
             sentences: for `embedded`: sentences of each voice.
             seed: for `embedded`: which sentences each voice says.
         """
@@ -228,9 +229,11 @@ def _corpus(argv: list[str]) -> None:
     asked = _parse("corpus", argv, corpus, positionals={"kind": {"choices": kinds, "help": "which corpus"}})
     with _Bars() as bars:
         if asked["kind"] == "embedded":
-            from gradtts_robust.data.generated import generate
+            from gradtts_robust.data.generated import VOICES, generate
 
-            path = generate(Path(asked["out"]), voices=asked["speakers"], sentences_per_voice=asked["sentences"], seed=asked["seed"],
+            voices = asked["speakers"] or [name for name, voice in VOICES.items() if {
+                "all": True, "base": not voice.target, "targets": voice.target}[asked["part"]]]
+            path = generate(Path(asked["out"]), voices=voices, sentences_per_voice=asked["sentences"], seed=asked["seed"],
                             progress=lambda done, total: bars("voices", done, total))
             print(path)
             return
