@@ -155,6 +155,7 @@ class PretrainConfig:
         aligned_first: steps at the start that see only utterances whose durations are known (espeak's phoneme events).
         init: checkpoint to start from, of the same speakers; empty to start from random weights.
         train: what is trained: `all`, or `encoder` (with durations and speaker table; the score network is not even run).
+        draw: utterances to train on: `all`, or those `unaligned` so far.
         keep_alignments: align once, by `init`, what has no durations, and train on these without searching again.
         max_seconds: with `keep_alignments`, cut longer utterances at their pauses; 0 leaves them whole.
         cache: folder of cached features; empty for `features` beside the run.
@@ -172,6 +173,7 @@ class PretrainConfig:
     aligned_first: int = 1000
     init: str = ""
     train: Literal["all", "encoder"] = "all"
+    draw: Literal["all", "unaligned"] = "all"
     keep_alignments: bool = False
     max_seconds: float = 0.0
     cache: str = ""

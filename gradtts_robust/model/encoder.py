@@ -34,6 +34,21 @@ def sequence_mask(lengths: Tensor, size: int, *, dtype: torch.dtype = torch.floa
     return (torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(1).to(dtype)
 
 
+class Dropout(nn.Dropout):
+    """Dropout that costs a third of torch's on the CPU, where drawing a Bernoulli number per element is a fifth of the encoder's time.
+
+    There it compares 16 bits of the global generator's output with the rate: a draw serves four elements, the rate is exact to 2^-16.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if not self.training or hidden.device.type != "cpu":
+            return super().forward(hidden)
+        dropped = min(round(self.p * 65536), 65535)
+        draws = torch.empty((hidden.numel() + 3) // 4, dtype=torch.int64).random_(-2**63, 2**63 - 1)
+        kept = draws.view(torch.int16)[:hidden.numel()].view(hidden.shape) >= dropped - 32768
+        return hidden * (kept.to(hidden.dtype) * (65536 / (65536 - dropped)))
+
+
 class ChannelNorm(nn.Module):
     """Layer norm over the channels of [B, C, T]."""
 
@@ -53,7 +68,7 @@ class Prenet(nn.Module):
         super().__init__()
         self.conv_layers = nn.ModuleList(nn.Conv1d(channels, channels, kernel, padding=kernel // 2) for _ in range(layers))
         self.norm_layers = nn.ModuleList(ChannelNorm(channels) for _ in range(layers))
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.proj = nn.Conv1d(channels, channels, 1)
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
@@ -79,7 +94,7 @@ class RelativeAttention(nn.Module):
         self.emb_rel_k = nn.Parameter(torch.randn(1, 2 * window + 1, width) * width**-0.5)
         self.emb_rel_v = nn.Parameter(torch.randn(1, 2 * window + 1, width) * width**-0.5)
         self.conv_q, self.conv_k, self.conv_v, self.conv_o = (nn.Conv1d(channels, channels, 1) for _ in range(4))
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         for conv in (self.conv_q, self.conv_k, self.conv_v):
             nn.init.xavier_uniform_(conv.weight)
 
@@ -115,7 +130,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.conv_1 = nn.Conv1d(channels, width, kernel, padding=kernel // 2)
         self.conv_2 = nn.Conv1d(width, channels, kernel, padding=kernel // 2)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         hidden = self.drop(torch.relu(self.conv_1(hidden * mask)))
@@ -128,7 +143,7 @@ class Transformer(nn.Module):
     def __init__(self, channels: int, config: ModelConfig):
         super().__init__()
         layers, dropout = range(config.encoder_layers), config.encoder_dropout
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.attn_layers = nn.ModuleList(
             RelativeAttention(channels, heads=config.encoder_heads, window=config.encoder_window, dropout=dropout) for _ in layers)
         self.norm_layers_1 = nn.ModuleList(ChannelNorm(channels) for _ in layers)
@@ -156,7 +171,7 @@ class DurationPredictor(nn.Module):
         self.conv_2 = nn.Conv1d(width, width, kernel, padding=kernel // 2)
         self.norm_2 = ChannelNorm(width)
         self.proj = nn.Conv1d(width, 1, 1)
-        self.drop = nn.Dropout(config.encoder_dropout)
+        self.drop = Dropout(config.encoder_dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         hidden = self.drop(self.norm_1(torch.relu(self.conv_1(hidden * mask))))

@@ -60,6 +60,7 @@ def _signs(text: str) -> str:
     for sign, word in (("&", "and"), ("@", "at"), ("%", "percent"), ("+", "plus"), ("=", "equals"), ("°", "degrees"),
                        ("$", "dollars"), ("£", "pounds"), ("€", "euros"), ("¥", "yen"), ("₹", "rupees"), ("¢", "cents")):
         text = text.replace(sign, f" {word} ")
+    text = re.sub(r"(?<=[A-Za-z]):(?=[A-Za-z])", " ", text)
     text = re.sub(r"[()\[\]]+", ", ", text)
     text = re.sub(r"\.{2,}(?=\s*[a-z])", ",", text)
     return re.sub(rf"[^A-Za-z'.,?!;:{LETTER}-]", " ", text)
@@ -71,7 +72,7 @@ def _beside_figures(match: re.Match) -> str:
 
 
 def _words(text: str, shouted: bool) -> str:
-    text = _dashes(re.sub(r"\s+", " ", _plain(text)))
+    text = _dashes(re.sub(r"\s+", " ", re.sub(r"\.{4,}", "...", _plain(text))))
     text = before_figures(text)
     text = write_out(_separate(text))
     text = after_figures(text, acronyms=not shouted)

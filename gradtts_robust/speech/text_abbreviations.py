@@ -20,12 +20,12 @@ _TITLES = {
 _OTHERS = {
     "vs": "versus", "etc": "et cetera", "approx": "approximately", "dept": "department", "inc": "incorporated", "ltd": "limited",
     "co": "company", "corp": "corporation", "ave": "avenue", "blvd": "boulevard", "rd": "road", "jr": "junior", "sr": "senior",
-    "bros": "brothers", "esq": "esquire", "jan": "january", "feb": "february", "apr": "april", "aug": "august", "sept": "september",
+    "bros": "brothers", "esq": "esquire", "feb": "february", "apr": "april", "aug": "august", "sept": "september",
     "oct": "october", "nov": "november", "dec": "december", "tues": "tuesday", "thurs": "thursday", "cf": "compare", "est": "established",
 }
 _BEFORE_FIGURES = {
     "no": "number", "nos": "numbers", "vol": "volume", "fig": "figure", "figs": "figures", "p": "page", "pp": "pages", "ch": "chapter",
-    "sec": "section", "art": "article", "eq": "equation", "tab": "table",
+    "sec": "section", "art": "article", "eq": "equation",
 }
 _NUMBERED = "chapter|part|book|volume|act|scene|section|war|appendix|type|phase|class|article|canto|stage|bowl|title"
 _REIGNING = "Henry|George|Edward|Charles|James|Louis|Philip|William|Richard|Elizabeth|Ferdinand|Frederick|Gustav|Pius|Felipe|Alfonso"
@@ -105,7 +105,8 @@ _BEFORE = [
     (re.compile(rf"\b({_NUMBERED})\s+([IVX]+)\b", re.IGNORECASE), _numbered),
     (re.compile(rf"\b([A-Z][a-z]+)\s+([IVX]{{2,}})\b|\b(?:{_REIGNING})\s+(?:V|X|I)\b(?! [a-z])"),
      lambda match: _reign(match) if match[1] else _reign(re.match(r"(\w+)\s+(\w+)", match[0]))),
-    (re.compile(rf"\b({_table(_BEFORE_FIGURES)})\.?\s?(?=\d)", re.IGNORECASE), lambda match: f"{_BEFORE_FIGURES[match[1].lower()]} "),
+    (re.compile(r"(?<=\w )No (?=\d)"), "number "),
+    (re.compile(rf"(?<!\d )\b({_table(_BEFORE_FIGURES)})\.\s?(?=\d)", re.IGNORECASE), lambda match: f"{_BEFORE_FIGURES[match[1].lower()]} "),
     (re.compile(r"\b[Pp]h\.?\s?[Dd]\b\.?"), lambda match: letters("phd") + (stop(match) if match[0].endswith(".") else "")),
 ]
 _AFTER = [

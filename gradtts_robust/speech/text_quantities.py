@@ -134,6 +134,8 @@ def _decade(match: re.Match) -> str:
 
 
 _RULES: list[tuple[re.Pattern, object]] = [
+    # first, so that the patterns below meet only short runs and stay linear in the text
+    (re.compile(r"\d{16,}"), lambda match: f" {digits(match[0])} "),
     (re.compile(r"\b([12]\d{3})-([01]\d)-([0-3]\d)\b"), _iso_date),
     (re.compile(r"(?<![\d/.])(\d{1,2})([/.])(\d{1,2})\2(\d{4})(?![/\d]|\.\d)"), _numeric_date),
     (re.compile(r"(?<![\d/.])(\d{1,2})(/)(\d{1,2})/(\d{2})(?![/\d])"), _numeric_date),
@@ -155,7 +157,7 @@ _RULES: list[tuple[re.Pattern, object]] = [
     (re.compile(r"'(\d0)s\b"), lambda match: plural(cardinal(int(match[1])))),
     (re.compile(rf"(?<![\w.])({NUMBER})\s?({_UNIT_PATTERN})(\^?[23])?(?![\w'/])(?:(?<=lb|ft|oz|hr|km|kg)\.|(?<=min|sec|lbs|hrs)\.)?"), _measure),
     (re.compile(r"(?<![\d/])(?:(\d+)\s+)?(\d+)/(\d+)(?![\d/])"), _mixed),
-    (re.compile(r"(\d[\d,]*)(?:st|nd|rd|th|ST|ND|RD|TH)\b"), lambda match: ordinal(int(match[1].replace(",", "")))),
+    (re.compile(r"(\d[\d,]{0,20})(?:st|nd|rd|th|ST|ND|RD|TH)\b"), lambda match: ordinal(int(match[1].replace(",", "")))),
     (re.compile(rf"#\s?(?={NUMBER})"), " number "),
     (re.compile(r"(?<![\d,.])(1[1-9]\d\d|20\d\d)(?!\d|[,.]\d|\s+(?:hundred|thousand|million|billion))"),
      lambda match: f" {year(int(match[1]))} "),

@@ -89,7 +89,7 @@ def _start(config: PretrainConfig, shape: ModelConfig, corpus: Corpus, *,
     if start.speakers != corpus.speakers or start.text != config.text:
         raise ValueError(f"{config.init}: of other speakers or another front end than the manifests; use the run that they were trained in")
     if not config.keep_alignments:
-        return start.model, corpus.features
+        return start.model, corpus.features if config.draw == "all" else [f for f in corpus.features if f.durations is None]
     features = align(start.model, corpus.features, corpus.rows, progress=_stage(progress, "alignments"))
     if config.max_seconds:
         features = [piece for f in features for piece in split(f, space=SYMBOLS.index(" "), max_seconds=config.max_seconds)]
