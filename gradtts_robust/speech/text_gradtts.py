@@ -13,6 +13,7 @@ from importlib import resources
 
 from gradtts_robust.speech.text_dictionary import lookup
 
+_LONGEST = 36
 _BRACES = re.compile(r"\{(.+?)\}")
 _TITLES = {
     "mrs": "misess", "mr": "mister", "dr": "doctor", "st": "saint", "co": "company", "jr": "junior", "maj": "major",
@@ -41,19 +42,13 @@ def _ascii(text: str) -> str:
 def _cardinal(number: int) -> str:
     from num2words import num2words
 
-    try:
-        return num2words(number).replace(" and ", " ")
-    except OverflowError:
-        return " ".join(num2words(int(digit)) for digit in str(number))
+    return num2words(number).replace(" and ", " ")
 
 
 def _ordinal(match: re.Match) -> str:
     from num2words import num2words
 
-    try:
-        return num2words(int(match[1]), to="ordinal")
-    except OverflowError:
-        return _cardinal(int(match[1]))
+    return num2words(int(match[1]), to="ordinal")
 
 
 def _pairs(number: int) -> str:
@@ -86,6 +81,7 @@ def clean(text: str) -> str:
     """The original's `english_cleaners`: ASCII, lower case, numbers, money and titles spelled out, single spaces."""
     text = _ascii(text).lower()
     text = re.sub(r"\d[\d,]+\d", lambda match: match[0].replace(",", ""), text)
+    text = re.sub(rf"\d{{{_LONGEST + 1},}}", lambda match: " ".join(_cardinal(int(digit)) for digit in match[0]), text)
     text = re.sub(r"\$([\d.,]*\d)", _dollars, text)
     text = re.sub(r"(\d+)\.(\d+)", r"\1 point \2", text)
     text = re.sub(r"(\d+)(?:st|nd|rd|th)", _ordinal, text)

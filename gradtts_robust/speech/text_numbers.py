@@ -1,7 +1,7 @@
 """Figures to words, in American English: cardinals, ordinals, years, decimals, fractions, digits."""
 from __future__ import annotations
 
-NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|(?<![\d.])\.\d+)"
+NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,6}(?:\.\d+)?|\d+(?:\.\d+)?|(?<![\d.])\.\d+)"
 # num2words knows more, but nobody says a number of sixteen digits as one
 _LONGEST = 15
 _DENOMINATORS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
