@@ -1,5 +1,6 @@
 """Symbols, both front ends, and what they do with words that the dictionary lacks."""
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def test_ids_map_back(text, frontend):
         assert [symbol.removeprefix("@") for symbol in symbols[1::2]] == tokens(text)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(WRITTEN)
 def test_any_text_gives_ids_or_one_clear_line(text):
     for frontend in FRONTENDS:
@@ -198,7 +199,7 @@ def test_tokens_keep_their_language(parts):
     result = tokens(text)
     marks = set(PUNCTUATION)
     assert result[0] in PHONES and result[-1] != " "
-    for token, following in zip(result, result[1:]):
+    for token, following in itertools.pairwise(result):
         assert token in PHONES or token in marks or token == " "
         # a space is between words only, and comes after punctuation, never before or twice
         assert not (token == " " and following not in PHONES)

@@ -81,7 +81,7 @@ def _words(text: str, shouted: bool) -> str:
 
 def _separate(text: str) -> str:
     """Parts letters from figures in names like "B2B", "mp3" and "COVID-19", not in "2nd", "5km", "10am" or "1990s"."""
-    text = re.sub(r"(?<=[A-Za-z])-(?=\d)", " ", text)
+    text = re.sub(r"(?<=\d)\s?x\s?(?=\d)", " by ", re.sub(r"(?<=[A-Za-z])-(?=\d)", " ", text))
     return re.sub(r"(?<![A-Za-z'])[A-Za-z]+(?=\d)|(?<=[A-Za-z]\d)[A-Za-z]+|(?<=\d)x\b", _beside_figures, text)
 
 

@@ -89,7 +89,8 @@ def _address(match: re.Match) -> str:
     end = len(address.rstrip(".,;:!?)'\""))
     words = []
     for part in re.findall(r"[A-Za-z]+|\d+|[.@/_+&=-]", address[:end].rstrip("/")):
-        spelled = part.isalpha() and lookup(part.lower()) is None and (len(part) <= 2 or not re.search("[aeiouyAEIOUY]", part))
+        unreadable = lookup(part.lower()) is None and (len(part) == 2 or not re.search("[aeiouyAEIOUY]", part))
+        spelled = part.isalpha() and (len(part) == 1 or unreadable)
         words.append(_SIGNS.get(part) or (letters(part) if spelled else part))
     return f" {' '.join(words)} {address[end:]}"
 
@@ -102,6 +103,7 @@ _BEFORE = [
     (re.compile(r"(?<![\w.@])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"), _address),
     (re.compile(r"(?<!\w)(?:https?://|www\.)[^\s,]+"), _address),
     (re.compile(r"(?<![\w.-])(?:[A-Za-z\d][\w-]{0,62}\.){1,4}(?:com|org|net|edu|gov|io|co\.uk)(?![\w-]|\.\w)(?:/[^\s,]*)?"), _address),
+    (re.compile(r"\bWW(?=I{1,2}\b)"), "World War "),
     (re.compile(rf"\b({_NUMBERED})\s+([IVX]+)\b", re.IGNORECASE), _numbered),
     (re.compile(rf"\b([A-Z][a-z]+)\s+([IVX]{{2,}})\b|\b(?:{_REIGNING})\s+(?:V|X|I)\b(?! [a-z])"),
      lambda match: _reign(match) if match[1] else _reign(re.match(r"(\w+)\s+(\w+)", match[0]))),
@@ -121,6 +123,7 @@ _AFTER = [
     (re.compile(r"\bvs\b", re.IGNORECASE), "versus"),
 ]
 _UPPER = [
+    (re.compile(r"\b([A-Z]{1,3})&([A-Z]{1,3})\b"), lambda match: f"{letters(match[1])} and {letters(match[2])}"),
     (re.compile(r"\b([A-Z]{2,})('?s)?\b"), _acronym),
     (re.compile(r"(?<!')\b([B-HJ-NP-Z])('s)?\b(?!')"), lambda match: letters(match[1], match[2] or "")),
     (re.compile(r"(?<=\w )A(?=\s*(?:[.,;:!?]|$))"), letters("a")),
