@@ -161,7 +161,9 @@ def with_new_speaker(base: Checkpoint, name: str, heard: np.ndarray | None) -> t
     count = base.model.config.n_speakers
     if count == 1:
         return base.model, _renamed(base, [name], name, None)
-    names = [*base.speakers, *(f"row-{row}" for row in range(len(base.speakers), count))]
+    numbered = [str(row) for row in range(count)]
+    # an original's rows have numbers for names, which may well be a corpus' names for others
+    names = [f"row-{row}" for row in numbered] if base.speakers == numbered else list(base.speakers)
     if name in names:
         raise ValueError(f"the base already has a speaker {name!r}; rename the target in the manifest")
     if heard is None or base.embeddings is None:

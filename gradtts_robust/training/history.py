@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..files import atomic_write
-from .checkpoint import Checkpoint, save_checkpoint
+from .checkpoint import WEIGHTS_FILE, Checkpoint, save_checkpoint
 
-WEIGHTS_FILE = "model.safetensors"
 STATE_FILE = "state.pt"
 Progress = Callable[[int, int, dict], None]
 
@@ -31,8 +30,8 @@ class Saved:
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, model: nn.Module, average: nn.Module | None,
                      optimizer: torch.optim.Optimizer) -> None:
     """Writes the state to go on from, then the weights to speak with: a folder with weights is a whole one."""
-    state = {"model": model.state_dict(), "average": average and average.state_dict(), "optimizer": optimizer.state_dict(),
-             "step": checkpoint.step}
+    state = {"model": model.state_dict(), "average": None if average is None else average.state_dict(),
+             "optimizer": optimizer.state_dict(), "step": checkpoint.step}
     with atomic_write(folder / STATE_FILE) as temporary:
         torch.save(state, temporary)
     save_checkpoint(folder / WEIGHTS_FILE, checkpoint)

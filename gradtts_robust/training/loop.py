@@ -182,7 +182,7 @@ def _recording(run: _Run, state: State) -> Iterator[Record | None]:
     if not run.accelerator.is_main_process:
         yield None
         return
-    device, precision = run.accelerator.device.type, run.accelerator.mixed_precision
+    device, precision = run.accelerator.device.type, "bf16" if run.accelerator.mixed_precision == "bf16" else "float32"
     write_environment(run.out, device=device, precision=precision, processes=run.accelerator.num_processes)
     record = Record(run.out, step=state.step)
     record.event("resume" if state.step else "start", step=state.step, utterances=len(run.features),

@@ -47,8 +47,10 @@ def check_same_run(out: Path, config) -> None:
     except (yaml.YAMLError, AttributeError) as error:
         raise ValueError(f"{path}: not a run's settings ({str(error).splitlines()[0]}); choose another folder with --out") from None
     now = _flat(_plain(config))
+    # a learning rate that falls towards the last step depends on which that is
+    free = [name for name in FREE if name != "iterations" or not config.optim.decay]
     for name in now:
-        if name in earlier and earlier[name] != now[name] and not any(name == f or name.startswith(f + ".") for f in FREE):
+        if name in earlier and earlier[name] != now[name] and not any(name == f or name.startswith(f + ".") for f in free):
             raise ValueError(f"{out} holds a run with {name}={earlier[name]!r}, and now it is {now[name]!r}; "
                              "choose another --out, or remove that folder")
 
