@@ -1,0 +1,85 @@
+"""New speakers: what they are started from, and that the old ones stay as they were."""
+import pytest
+import torch
+
+from gradtts_robust.config import ModelConfig
+from gradtts_robust.model.conditioning import SpeakerTable, add_speaker, nearest_row
+from gradtts_robust.model.gradtts import GradTTS
+
+
+def model(decoder="lean", n_speakers=3) -> GradTTS:
+    torch.manual_seed(0)
+    built = GradTTS(ModelConfig(
+        n_speakers=n_speakers, speaker_dim=8, encoder_channels=16, encoder_filter=16, duration_filter=16, encoder_layers=1,
+        condition_encoder=True, decoder=decoder, decoder_dim=16, decoder_dims=(16, 16, 16)))
+    with torch.no_grad():  # zero-initialised layers would hide the speaker
+        for parameter in built.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape)
+    return built.eval()
+
+
+@pytest.mark.parametrize("decoder", ["grad-tts", "lean"])
+def test_old_speakers_keep_their_outputs(decoder):
+    base = model(decoder)
+    grown = add_speaker(base, torch.randn(8))
+    assert (base.config.n_speakers, grown.config.n_speakers) == (3, 4)
+    ids, lengths, speakers = torch.randint(0, 149, (3, 6)), torch.tensor([6, 4, 5]), torch.arange(3)
+    noisy, mask, t = torch.randn(3, 80, 8), torch.ones(3, 1, 8), torch.tensor([0.1, 0.5, 0.9])
+    with torch.no_grad():
+        for one, other in ((base, grown), (grown, base)):
+            assert torch.equal(one.encode(ids, lengths, speakers).mu, other.encode(ids, lengths, speakers).mu)
+            assert torch.equal(one.score(noisy, mask, noisy * 0, t, speakers), other.score(noisy, mask, noisy * 0, t, speakers))
+        new = grown.score(noisy, mask, noisy * 0, t, torch.full((3,), 3))
+    assert new.isfinite().all() and not torch.equal(new, grown.score(noisy, mask, noisy * 0, t, speakers))
+
+
+def test_the_copy_shares_nothing_and_loads_strictly():
+    base, row = model(), torch.randn(8)
+    grown = add_speaker(base, row)
+    assert torch.equal(grown.spk_emb.weight[3], row) and torch.equal(grown.spk_emb.weight[:3], base.spk_emb.weight)
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    with torch.no_grad():
+        for parameter in grown.parameters():
+            parameter += 1
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+    GradTTS(grown.config).load_state_dict(grown.state_dict(), strict=True)
+    assert grown.spk_emb.weight.requires_grad and not grown.training
+
+
+def test_speakers_can_be_added_again():
+    twice = add_speaker(add_speaker(model(), torch.zeros(8)), torch.ones(8))
+    assert twice.config.n_speakers == 5 and torch.equal(twice.spk_emb.weight[4], torch.ones(8))
+
+
+def test_a_model_without_a_table_is_refused():
+    with pytest.raises(ValueError, match="single-speaker"):
+        add_speaker(model(n_speakers=1), torch.zeros(8))
+    with pytest.raises(ValueError, match=r"\(7,\).*\(8,\)"):
+        add_speaker(model(), torch.zeros(7))
+
+
+def test_nearest_row_weighs_by_similarity():
+    table = SpeakerTable(3, 2)
+    with torch.no_grad():
+        table.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [50.0, 50.0]]))
+    embeddings = torch.tensor([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])
+    target = torch.tensor([2.0, 0.0])
+    torch.testing.assert_close(nearest_row(table, embeddings, target, 2), torch.tensor([1.0, 0.6]) / 1.6)
+    torch.testing.assert_close(nearest_row(table, embeddings, target, 1), torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(nearest_row(table, embeddings, target, 9), torch.tensor([1.0, 0.6]) / 1.6)
+    assert not nearest_row(table, embeddings, target, 2).requires_grad
+
+
+def test_nearest_row_of_a_target_unlike_all_is_their_mean():
+    table = SpeakerTable(2, 4)
+    row = nearest_row(table, torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([-1.0, -1.0]), 2)
+    torch.testing.assert_close(row, table.weight.detach().mean(0))
+
+
+@pytest.mark.parametrize(("embeddings", "target", "k", "message"), [
+    (torch.zeros(2, 5), torch.zeros(5), 1, r"\[3, D\]"), (torch.zeros(3, 5), torch.zeros(4), 1, "do not fit"),
+    (torch.zeros(3, 5), torch.zeros(5), 0, "k is 0"),
+])
+def test_nearest_row_names_what_does_not_fit(embeddings, target, k, message):
+    with pytest.raises(ValueError, match=message):
+        nearest_row(SpeakerTable(3, 8), embeddings, target, k)
