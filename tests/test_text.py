@@ -1,5 +1,4 @@
 """Symbols, both front ends, and what they do with words that the dictionary lacks."""
-import hashlib
 import itertools
 import json
 import subprocess
@@ -55,16 +54,16 @@ def test_original_front_end_gives_golden_ids(reference):
         assert text_to_ids(case["text"], frontend="grad-tts") == case["ids_with_blanks"], case["text"]
 
 
-def test_original_dictionary_whole():
-    """Every word's first pronunciation, not the golden sentences' alone: count and hash of the original's ASCII words without digits."""
-    from gradtts_robust.speech.text_dictionary import _entries
-    from gradtts_robust.speech.text_gradtts import _differences, pronounce
-
-    words = {word for word in set(_entries()) | set(_differences())
-             if word.isascii() and "(" not in word and not any(character.isdigit() for character in word)}
-    rows = sorted(" ".join([word, *phones]) for word in words if (phones := pronounce(word)))
-    assert len(rows) == 125039
-    assert hashlib.sha256("\n".join(rows).encode()).hexdigest() == "52a7b8922c0b93ab84e6b87f822179cb5065c054607126871dfd1b7f4fe53db2"
+def test_a_dictionary_of_the_users_own_takes_the_packages_place(tmp_path, monkeypatch):
+    """Whoever has the original's dictionary file gets its words, all of them and no others."""
+    edition = tmp_path / "cmu_dictionary"
+    edition.write_text(";;; notes\nREAD  R IY1 D\nREAD(1)  R EH1 D\n'TIS  T IH1 Z\n", encoding="latin-1")
+    monkeypatch.setenv("GRADTTS_DICTIONARY", str(edition))
+    read = [SYMBOLS.index(symbol) for symbol in ("@R", "@IY1", "@D")]
+    assert text_to_ids("read a", "grad-tts", blanks=False) == [*read, SYMBOLS.index(" "), SYMBOLS.index("a")]
+    monkeypatch.setenv("GRADTTS_DICTIONARY", str(tmp_path / "absent"))
+    with pytest.raises(ValueError, match="absent.*GRADTTS_DICTIONARY"):
+        text_to_ids("read", "grad-tts")
 
 
 @pytest.mark.parametrize(("text", "cleaned"), [

