@@ -42,6 +42,7 @@ def run_demo(config: DemoConfig, *, progress: Stages | None = None) -> Summary:
     """
     began, out = time.monotonic(), Path(config.out)
     runs = plan(config)
+    read_sentences(str(config.sentences))
     for one in runs.values():
         check_same_run(Path(one.out), one)
     make_corpus(config, progress=progress)

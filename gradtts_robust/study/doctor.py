@@ -44,8 +44,9 @@ def examine() -> list[Finding]:
     for name, needed, look in looks:
         try:
             ok, text = look()
-        except Exception as error:  # a doctor must survive whatever is broken
-            ok, text = False, " ".join(f"{type(error).__name__}: {error}".split())
+        except Exception as error:  # noqa: BLE001  a doctor must survive whatever is broken
+            kind = "" if isinstance(error, (ValueError, FileNotFoundError)) else f"{type(error).__name__}: "
+            ok, text = False, " ".join(f"{kind}{error}".split())
         found.append(Finding(name, ok, needed, text))
     return found
 

@@ -99,6 +99,7 @@ class Evaluation:
         self.config, self.tools, self.condition, self.progress = config, tools, condition, progress
         self.out, self.foreign = Path(config.out), [str(path) for path in foreign]
         self._target: tuple[np.ndarray, np.ndarray | None] | None = None
+        self._judged_by: dict = {}
         self._rows: list[dict] = []
 
     def on_checkpoint(self, folder: Path, checkpoint: Checkpoint) -> None:
@@ -106,17 +107,18 @@ class Evaluation:
         self._begin()
         if checkpoint.step in self.judged():
             return
+        self._target = self._target or self._measure()
         reference, pollution = self._target
         tts = TTS(checkpoint, device=self.tools.device, vocoder=self.tools.vocoder)
-        rows, waves = [], []
+        rows = []
         for number, sentence in enumerate(self.tools.sentences, 1):
             speech = self._speak(tts, sentence, number)
             sample = f"{SAMPLES}/{checkpoint.step:06d}/{number:02d}.wav"
             write_sample(self.out / sample, speech.wave, speech.mel)
-            waves.append(speech.wave)
             rows.append({"iteration": checkpoint.step, "sentence": number, "sample": sample, "seconds": len(speech.wave) / SAMPLE_RATE})
             self._tell(checkpoint.step, number)
-        embeddings = self.tools.encoder.embed(waves, sample_rate=SAMPLE_RATE, names=[row["sample"] for row in rows])
+        # the files are judged, clipped and rounded as they are: what anybody else would measure
+        embeddings = embed_files(self.tools.encoder, [self.out / row["sample"] for row in rows])
         near = similarity(embeddings, reference)
         away = similarity(embeddings, pollution) if pollution is not None else np.full(len(near), np.nan)
         for row, *values in zip(rows, near, away, strict=True):
@@ -160,25 +162,30 @@ class Evaluation:
             self.progress("evaluation", min(place * count + number, total), total, f"iteration {step}")
 
     def _begin(self) -> None:
-        """Embeds reference and pollution, and takes over the rows that were judged in the same way."""
-        if self._target is not None:
+        """Takes over the rows that were judged in the same way as now; drops others with their samples."""
+        if self._judged_by:
             return
-        reference = read_manifest(self.out / "reference.csv")
-        own = [u.path for u in read_manifest(self.out / "train.csv") if u.extra.get("true_speaker")]
-        foreign = own or self.foreign
+        reference, foreign = self._judges()
         how = {name: value for name, value in asdict(self.config.evaluation).items() if name not in ("thresholds", "reference_utterances")}
-        judged_by = {"condition": self.condition, "encoder": self.tools.encoder.name, "settings": how, "sentences": self.tools.sentences,
-                     "seed": self.config.seed, "reference": [u.path for u in reference], "foreign": foreign}
+        # names and not paths: the folder may have been moved
+        self._judged_by = json.loads(json.dumps({
+            "condition": self.condition, "encoder": self.tools.encoder.name, "settings": how, "sentences": self.tools.sentences,
+            "seed": self.config.seed, "reference": [u.id for u in reference], "foreign": [Path(path).name for path in foreign]}))
         earlier = read_evaluation(self.out)
-        if {name: earlier.get(name) for name in judged_by} != json.loads(json.dumps(judged_by)):
+        if {name: earlier.get(name) for name in self._judged_by} != self._judged_by:
             (self.out / RESULTS).unlink(missing_ok=True)
             shutil.rmtree(self.out / SAMPLES, ignore_errors=True)
         elif (self.out / RESULTS).is_file():
             self._rows = read_results(self.out).to_dict("records")
-        self._target = self._measure(reference, foreign, judged_by)
 
-    def _measure(self, reference: list[Utterance], foreign: list[str], judged_by: dict) -> tuple[np.ndarray, np.ndarray | None]:
-        encoder = self.tools.encoder
+    def _judges(self) -> tuple[list[Utterance], list[str]]:
+        """The target's held-out utterances, and files of other speakers: those among the data, or those that were named."""
+        own = [u.path for u in read_manifest(self.out / "train.csv") if u.extra.get("true_speaker")]
+        return read_manifest(self.out / "reference.csv"), own or self.foreign
+
+    def _measure(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Centroids of the target and of the foreign speakers; writes what is known of them to `evaluation.json`."""
+        (reference, foreign), encoder = self._judges(), self.tools.encoder
         embeddings = embed_files(encoder, [u.path for u in reference])
         pollution = centroid(embed_files(encoder, foreign)) if foreign else None
         clips, resynthesised = [], []
@@ -195,7 +202,7 @@ class Evaluation:
             "reference_to_pollution": similarity(embeddings, pollution).tolist() if pollution is not None else [],
             "thresholds": list(self.config.evaluation.thresholds), "clips": clips, "vocoder": self.tools.vocoder.name,
         }
-        atomic_text(self.out / EVALUATION, json.dumps({**judged_by, **facts}, indent=1, ensure_ascii=False) + "\n")
+        atomic_text(self.out / EVALUATION, json.dumps({**self._judged_by, **facts}, indent=1, ensure_ascii=False) + "\n")
         return centroid(embeddings), pollution
 
 

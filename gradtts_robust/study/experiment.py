@@ -88,9 +88,13 @@ def ceiling_line(table: pd.DataFrame, evaluations: Sequence[dict]) -> str:
 
 
 def _named(progress: Stages | None, condition: str) -> Stages | None:
-    """Progress whose training and evaluation stages carry the condition's name."""
+    """Progress of one of several runs: its two long stages under the condition's name, the short ones left out."""
     if progress is None or not condition:
         return progress
     words = {"adapt": "training", "evaluation": "evaluation"}
-    return lambda stage, done, total, detail="": progress(
-        f"{condition}: {words[stage]}" if stage in words else stage, done, total, detail)
+
+    def tell(stage: str, done: int, total: int, detail: str = "") -> None:
+        if stage in words:
+            progress(f"{condition}: {words[stage]}", done, total, detail)
+
+    return tell

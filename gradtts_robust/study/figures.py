@@ -45,7 +45,7 @@ class Picture:
 def similarity_curves(table: pd.DataFrame, *, natural: float = math.nan, resynthesis: float = math.nan) -> Figure:
     """Mean similarity over iterations, a line per condition, with 95 % bootstrap intervals and the ceilings where they are known."""
     with matplotlib.rc_context(_RC):
-        figure, axes = _figure(7.2, 4.0)
+        figure, axes = _figure(5.6, 3.9)
         summary, names = summarise(table), conditions(table)
         for index, name in enumerate(names):
             part = summary[summary["condition"] == name].sort_values("iteration")
@@ -53,9 +53,9 @@ def similarity_curves(table: pd.DataFrame, *, natural: float = math.nan, resynth
             axes.fill_between(part["iteration"], part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
             axes.plot(part["iteration"], part["mean"], color=colour, linestyle=STYLES[index % len(STYLES)],
                       marker=MARKERS[index % len(MARKERS)], markersize=5, linewidth=1.8, label=name)
-        for value, label, style in ((natural, "target's own clips", (0, (5, 1))), (resynthesis, "the same through the vocoder", (0, (1, 1)))):
+        for value, label, style in ((natural, "target's own clips", (0, (5, 1))), (resynthesis, "through the vocoder", (0, (1, 1)))):
             if math.isfinite(value):
-                axes.axhline(value, color=INK, linestyle=style, linewidth=1, label=f"{label} {value:.3f}")
+                axes.axhline(value, color=INK, linestyle=style, linewidth=1, label=f"{label}, {value:.3f}")
         axes.set(xlabel="iteration", ylabel="similarity to the target")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", alpha=0.25)
@@ -66,7 +66,7 @@ def similarity_curves(table: pd.DataFrame, *, natural: float = math.nan, resynth
 def threshold_bars(table: pd.DataFrame, thresholds: Sequence[float]) -> Figure:
     """Samples below each threshold at the last checkpoint, a bar per condition: the fewer the better."""
     with matplotlib.rc_context(_RC):
-        figure, axes = _figure(7.2, 3.2)
+        figure, axes = _figure(5.6, 3.9)
         part, names = last_checkpoint(table), conditions(table)
         summary = summarise(part, thresholds=thresholds).set_index("condition")
         width = 0.8 / len(names)
@@ -75,7 +75,7 @@ def threshold_bars(table: pd.DataFrame, thresholds: Sequence[float]) -> Figure:
             places = np.arange(len(thresholds)) + (index - (len(names) - 1) / 2) * width
             bars = axes.bar(places, counts, width * 0.92, color=COLOURS[index % len(COLOURS)], hatch=HATCHES[index % len(HATCHES)],
                             edgecolor=INK, linewidth=0.7, label=name)
-            axes.bar_label(bars, fontsize=8, padding=1, color=INK)
+            axes.bar_label(bars, fontsize=7, padding=1, color=INK)
         axes.set_xticks(np.arange(len(thresholds)), [f"< {threshold:g}" for threshold in thresholds])
         axes.set(xlabel="similarity", ylabel=f"samples of {int(summary['count'].max())}")
         axes.set_ylim(0, summary["count"].max() * 1.12)
@@ -128,7 +128,7 @@ def pollution_scatter(table: pd.DataFrame, *, reference: Sequence[float] = ()) -
     if part.empty:
         return None
     with matplotlib.rc_context(_RC):
-        figure, axes = _figure(5.2, 4.0)
+        figure, axes = _figure(5.6, 3.9)
         for index, name in enumerate(conditions(table)):
             points = part[part["condition"] == name]
             if len(points):
@@ -146,7 +146,7 @@ def similarity_histograms(table: pd.DataFrame, thresholds: Sequence[float] = ())
     """How the similarities of the last checkpoint are spread, one strip per condition, thresholds as thin lines."""
     with matplotlib.rc_context(_RC):
         part, names = last_checkpoint(table), conditions(table)
-        figure, grid = _figure(7.2, 1.0 * len(names) + 0.7, rows=len(names), sharex=True)
+        figure, grid = _figure(5.6, max(2.6, 0.95 * len(names) + 0.7), rows=len(names), sharex=True)
         values = part["similarity"].dropna()
         edges = np.histogram_bin_edges(values, bins=min(30, max(8, len(values) // (2 * len(names)))))
         for index, (name, axes) in enumerate(zip(names, np.atleast_1d(grid).flat, strict=True)):

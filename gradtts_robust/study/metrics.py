@@ -145,15 +145,15 @@ def damage_ratio(robust: Sequence[float], dirty: Sequence[float], clean: Sequenc
     Returns:
         NaN with a reason where the damage is below `least`, or where its 95 % bootstrap interval reaches down to 0.
     """
-    damage = -resilience(dirty, clean)
+    damage = _mean(clean) - _mean(dirty)
     if not math.isfinite(damage) or not math.isfinite(_mean(robust)):
         return Ratio(math.nan, "similarities are missing")
     if damage < least:
-        return Ratio(math.nan, f"the dirt does no clear damage: plain training loses {damage:.3f}, less than {least:g}")
+        return Ratio(math.nan, f"plain training on the dirty data loses {damage:.3f}, and below {least:g} a share would be noise")
     low = _difference_low(clean, dirty)
     if low <= 0:
         return Ratio(math.nan, f"the damage of {damage:.3f} is not clear: its 95 % interval begins at {low:.3f}")
-    return Ratio(-resilience(robust, clean) / damage)
+    return Ratio((_mean(clean) - _mean(robust)) / damage)
 
 
 def _difference_low(high: Sequence[float], low: Sequence[float], *, samples: int = 2000) -> float:

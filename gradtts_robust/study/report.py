@@ -109,8 +109,8 @@ def findings(last: pd.DataFrame) -> list[str]:
     for name in conditions(dirty[dirty["penalty"] != "l2"]):
         if plain:
             ratio = damage_ratio(values[name], values[plain[0]], values[base])
-            said.append(f"{name} keeps {ratio.value:.0%} of the loss that {plain[0]} has (0 % is none, 100 % all of it)"
-                        if math.isfinite(ratio.value) else f"how much of the loss {name} keeps cannot be said: {ratio.reason}")
+            said.append(f"{name} has {ratio.value:.0%} of the damage that {plain[0]} has (0 %: none, 100 %: as much)"
+                        if math.isfinite(ratio.value) else f"no share of the damage for {name}: {ratio.reason}")
     return said
 
 
@@ -143,8 +143,9 @@ def _figures(source: Source) -> list[dict]:
     away = [value for facts in source.facts.values() for value in facts.get("reference_to_pollution", [])]
     scatter = figures.pollution_scatter(source.table, reference=away)
     if scatter:
-        shown.append((scatter, "Target against foreign speakers", "Each point is a sample of the last checkpoint: further right sounds more "
-                      "like the foreign speakers in the dirty data, higher up more like the target."))
+        text = ("Each point is a sample of the last checkpoint: further right sounds more like the foreign speakers in the dirty data, "
+                "higher up more like the target.")
+        shown.append((scatter, "Target against foreign speakers", text))
     return [{"svg": inline_svg(figures.to_svg(figure), name=f"f{number}"), "title": title, "text": text}
             for number, (figure, title, text) in enumerate(shown)]
 
