@@ -21,7 +21,7 @@ def demo(tmp_path_factory):
 
 
 def test_three_conditions_with_the_same_data_seeds_and_sentences(demo):
-    config, summary, told = demo
+    _config, summary, told = demo
     out = summary.report.parent
     table = summary.table
     assert list(table.groupby("condition", sort=False).size().items()) == [(CLEAN, 4), (DIRTY, 4), (ROBUST, 4)]
@@ -38,7 +38,7 @@ def test_three_conditions_with_the_same_data_seeds_and_sentences(demo):
 
 
 def test_the_text_and_the_report_tell_the_same(demo):
-    config, summary, _ = demo
+    _config, summary, _ = demo
     lines = summary.text.splitlines()
     mean = summary.table.query("condition == @DIRTY and iteration == 2")["similarity"].mean()
     assert lines[1].split() == ["0", "2"] and lines[3].split() == [DIRTY, lines[3].split()[1], f"{mean:.3f}"]

@@ -1,5 +1,5 @@
 import re
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -42,10 +42,10 @@ def test_curves_have_a_line_style_and_marker_for_each_condition_and_the_means():
 
 
 def test_bars_count_the_last_checkpoint():
-    axes = figures.threshold_bars(results(), (0.8, 0.805, 0.835)).axes[0]
+    axes = figures.threshold_bars(results(), (0.785, 0.805, 0.835)).axes[0]
     heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
-    # similarities at the last checkpoint: 0.81 to 0.84, less 0.02 and 0.04
-    assert heights == [[0, 0, 3], [1, 2, 4], [3, 3, 4]] or heights == [[0, 0, 3], [1, 1, 4], [3, 3, 4]]
+    # similarities at the last checkpoint: 0.81 to 0.84, then 0.02 and 0.04 less
+    assert heights == [[0, 0, 3], [0, 2, 4], [2, 4, 4]]
     assert len({bars[0].get_hatch() for bars in axes.containers}) == 3
     assert axes.get_ylabel() == "samples of 4"
 
@@ -55,7 +55,7 @@ def test_mels_share_colour_scale_and_time_axis():
     figure = figures.mel_grid([Picture(f"p{i}", mel, "row") for i, mel in enumerate(mels)], columns=2)
     shown = [axes for axes in figure.axes if axes.images]
     assert len(shown) == 3 and len({axes.images[0].get_clim() for axes in shown}) == 1
-    assert {axes.get_xlim() for axes in shown} == {(0, pytest.approx(172 * 256 / 22050))}
+    assert all(axes.get_xlim() == pytest.approx((0, 172 * 256 / 22050)) for axes in shown)
     assert shown[0].get_ylabel() == "row\nmel band" and shown[1].get_xlabel() == shown[2].get_xlabel() == "seconds"
 
 

@@ -20,7 +20,7 @@ from ..speech.espeak import speak_all
 from ..training.adapt import split_target
 from ..training.record import check_same_run
 from .evaluation import read_sentences, write_sample
-from .experiment import Stages, Summary, ceiling_line, run_adaptation
+from .experiment import Stages, Summary, ceiling_line, judge_adaptation
 from .report import findings, write_report
 from .results import SAMPLES, conditions, last_checkpoint, merge_results, read_evaluation, summarise
 
@@ -49,7 +49,7 @@ def run_demo(config: DemoConfig, *, progress: Stages | None = None) -> Summary:
     speak_natural(config)
     foreign = _foreign_files(runs[DIRTY])
     for name, one in runs.items():
-        run_adaptation(one, condition=name, foreign=foreign, progress=progress)
+        judge_adaptation(one, condition=name, foreign=foreign, progress=progress)
     table = merge_results(out, {name: Path(one.out) for name, one in runs.items()})
     facts = [read_evaluation(Path(one.out)) for one in runs.values()]
     text = demo_table(table, facts, runs[CLEAN].evaluation.thresholds)

@@ -49,6 +49,14 @@ def run_adaptation(config: AdaptConfig, *, progress: Stages | None = None, condi
     Raises:
         FileNotFoundError, ValueError: settings or data that cannot be used, or a folder that holds another run.
     """
+    table = judge_adaptation(config, progress=progress, condition=condition, foreign=foreign)
+    out = Path(config.out)
+    return Summary(write_report(out), terminal_table(table, read_evaluation(out)), table)
+
+
+def judge_adaptation(config: AdaptConfig, *, progress: Stages | None = None, condition: str = "",
+                     foreign: Sequence[str] = ()) -> pd.DataFrame:
+    """`run_adaptation` without a report: gives the results table that it leaves in the run folder."""
     out, name = Path(config.out), condition or condition_name(config)
     check_same_run(out, config)
     tell = _named(progress, condition)
@@ -63,8 +71,7 @@ def run_adaptation(config: AdaptConfig, *, progress: Stages | None = None, condi
     for folder in saved_checkpoints(out):
         if int(folder.name) not in evaluation.judged():
             evaluation.on_checkpoint(folder, load_checkpoint(folder))
-    table = read_results(out)
-    return Summary(write_report(out), terminal_table(table, read_evaluation(out)), table)
+    return read_results(out)
 
 
 def terminal_table(table: pd.DataFrame, facts: dict) -> str:
