@@ -133,10 +133,12 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
         raise ValueError(f"{out} already holds checkpoints; choose another folder, or let the run resume")
     labels = Labels(text, list(speakers), embeddings, default_speaker)
     accelerator = setup.make_accelerator(device, optim.precision, model.config)
-    with setup.torch_state(optim.threads, accelerator.device), setup.only_trainable(model, trainable or "all", speaker_row) as trained:
+    aligned = [f for f in features if f.durations is not None]
+    with (setup.torch_state(optim.threads, accelerator.device, search=len(aligned) < len(features)),
+          setup.only_trainable(model, trainable or "all", speaker_row) as trained):
         state = _start(model.to(accelerator.device), trained, optim, out)
         run = _Run(accelerator, objective if trainable != "encoder" else None, optim, iterations, out, seed, labels, features, speaker_ids,
-                   [f for f in features if f.durations is not None], aligned_first)
+                   aligned, aligned_first)
         with _recording(run, state) as record:
             _loop(run, state, record, save_start, on_checkpoint, progress)
     return TrainResult(out, state.step, saved_checkpoints(out), time.monotonic() - began)
