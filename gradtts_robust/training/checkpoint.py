@@ -22,6 +22,7 @@ from .original import infer_config, read_original
 
 FORMAT = "gradtts-robust checkpoint 1"
 WEIGHTS_FILE = "model.safetensors"
+METADATA = "gradtts-robust"
 EMBEDDINGS = "speaker_embeddings"
 MEL = {"sample_rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP, "n_mels": N_MELS, "scale": "natural log"}
 
@@ -69,7 +70,8 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: t
         "format": FORMAT, "model": asdict(checkpoint.model.config), "text": asdict(checkpoint.text), "speakers": checkpoint.speakers,
         "step": checkpoint.step, "default_speaker": checkpoint.default_speaker, "symbols": SYMBOLS, "mel": MEL, "extra": checkpoint.extra}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={name: json.dumps(value) for name, value in metadata.items()})
+        # one entry: safetensors writes several in an order that changes, and equal checkpoints should be equal files
+        save_file(tensors, temporary, metadata={METADATA: json.dumps(metadata)})
     return path
 
 
@@ -78,7 +80,8 @@ def load_checkpoint(path: str | os.PathLike, **overrides) -> Checkpoint:
 
     Args:
         path: our file, its folder, a run folder (its newest checkpoint), or the original Grad-TTS' `.pt`, recognised by its keys.
-        overrides: what an original's shapes cannot tell: `n_heads` (2), `pe_scale` (1000), `beta_min`, `beta_max`, `enc_dropout`.
+        overrides: what an original's shapes cannot tell: `pe_scale` (1000), `beta_min` (0.05), `beta_max` (20),
+            `enc_dropout` (0.1); `n_heads`, which they do tell, must agree with them.
             None for our own files, which say everything.
 
     Raises:
@@ -92,7 +95,7 @@ def load_checkpoint(path: str | os.PathLike, **overrides) -> Checkpoint:
         raise ValueError(f"{path}: {next(iter(overrides))!r} cannot be given, this checkpoint says it itself")
     try:
         with safe_open(path, "pt") as file:
-            metadata = {name: _parsed(value) for name, value in (file.metadata() or {}).items()}
+            metadata = _parsed(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, safe_open has no iterator
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error}); copy it again, it may be truncated") from None
@@ -164,8 +167,11 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor.clone()
 
 
-def _parsed(value: str):
+def _parsed(stored: Mapping[str, str]) -> dict:
+    """What `save_checkpoint` put into the metadata; empty or foreign where it was not the one who did."""
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
+        if METADATA in stored:
+            return dict(json.loads(stored[METADATA]))
+        return {name: json.loads(value) for name, value in stored.items()}
+    except (TypeError, ValueError):
+        return {}
