@@ -116,8 +116,10 @@ def test_a_single_speaker_base(base, tmp_path):
 
 @pytest.mark.parametrize(("changes", "named"), [
     ({"speaker": "nobody"}, "no speaker 'nobody'; it has Alex, Annie"), ({"manifest": ""}, "no manifest"),
-    ({"manifest": "nowhere.csv"}, r"nowhere\.csv"), ({"base": "nowhere"}, "nowhere"), ({"utterances": 5}, "has 6 utterances, but 2 are kept"),
-    ({"utterances": -1}, "utterances is -1"), ({"train": "vocoder"}, "train is 'vocoder'"), ({"speaker": "Alex"}, "already has a speaker 'Alex'"),
+    ({"manifest": "nowhere.csv"}, r"nowhere\.csv"), ({"base": "nowhere"}, "nowhere"),
+    ({"utterances": 5}, "has 6 utterances, but 2 are kept"),
+    ({"utterances": -1}, "utterances is -1"), ({"train": "vocoder"}, "train is 'vocoder'"),
+    ({"speaker": "Alex"}, "already has a speaker 'Alex'"),
     ({"corruption": CorruptionConfig(kind="foreign", fraction=1.0)}, "fraction is 1"),
     ({"corruption": CorruptionConfig(kind="foreign", fraction=0.9, mode="append")}, "foreign utterances"),
     ({"objective": ObjectiveConfig(penalty="cube")}, "cube"), ({"evaluation": EvaluationConfig(reference_utterances=0)}, "at least 1"),
