@@ -285,7 +285,7 @@ class DemoConfig:
     fraction: float = 0.3
     iterations: int = 300
     checkpoint_every: int = 50
-    sentences: int = 6
+    sentences: int = 10
     delta_0: float = 0.1
     learning_rate: float = 1e-4
     device: Literal["auto", "cpu", "cuda"] = "auto"

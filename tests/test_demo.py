@@ -74,9 +74,10 @@ def test_no_polluter_is_a_target_and_one_corpus_serves_again(tmp_path):
 
 
 @pytest.mark.parametrize("changes, words", [({"voice": "nobody"}, "never heard are Andrea"), ({"fraction": 1.0}, "fraction is 1"),
-                                            ({"utterances": 0}, "utterances is 0"), ({"sentences": 0}, "sentences is 0")])
+                                            ({"utterances": 0}, "utterances is 0"), ({"sentences": 0}, "sentences is 0"),
+                                            ({"base": "no/such"}, "no/such")])
 def test_mistakes_come_before_anything_is_written(tmp_path, changes, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
         run_demo(DemoConfig(out=str(tmp_path / "out"), **changes))
     assert not (tmp_path / "out").exists()
 

@@ -56,7 +56,7 @@ def test_report_of_several_runs_is_one_whole_file(study):
     assert page.tags["audio"] == 1 + 3 * (4 + 2)
     text = " ".join(page.text.split())
     for words in ("Result at iteration 100", "0.930", "The <b>first</b>.", "Second & last.", "Reed 1", "u9", "-0.020", "objective.penalty",
-                  "versions.torch", "dirty-l2: -0.020 against clean-l2", "dirty-pseudo_huber has 200% of the damage", "A held-out clip."):
+                  "versions.torch", "dirty-l2: -0.020 against clean-l2", "dirty-pseudo_huber has 200 % of the damage", "A held-out clip."):
         assert words in text, words
     assert page.text.count("pseudo_huber") > 3 and (study / "report.html").stat().st_size < 3_000_000
 
@@ -83,7 +83,7 @@ def test_sounds_beyond_the_budget_are_left_out_and_counted(study, monkeypatch):
 
 def test_findings_say_what_came_out_and_not_what_was_hoped():
     last = last_checkpoint(results())
-    assert findings(last)[0] == "dirty-l2: -0.020 against clean-l2" and "200%" in findings(last)[2]
+    assert findings(last)[0] == "dirty-l2: -0.020 against clean-l2" and "200 %" in findings(last)[2]
     better = last.assign(similarity=last["similarity"] + 0.1 * (last["corruption_fraction"] > 0))
     assert findings(better)[0] == "dirty-l2: +0.080 against clean-l2" and "no share of the damage" in findings(better)[2]
     assert findings(last[last["corruption_fraction"] > 0]) == [] and findings(last[last["condition"] == "clean-l2"]) == []

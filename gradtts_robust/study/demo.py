@@ -17,7 +17,8 @@ from ..data.manifest import read_manifest, write_manifest
 from ..files import atomic_text
 from ..speech.audio import mel_spectrogram
 from ..speech.espeak import speak_all
-from ..training.adapt import split_target
+from ..training.adapt import shipped_base, split_target
+from ..training.checkpoint import load_checkpoint
 from ..training.record import check_same_run
 from .evaluation import read_sentences, write_sample
 from .experiment import Stages, Summary, ceiling_line, judge_adaptation
@@ -43,6 +44,9 @@ def run_demo(config: DemoConfig, *, progress: Stages | None = None) -> Summary:
     began, out = time.monotonic(), Path(config.out)
     runs = plan(config)
     read_sentences(str(config.sentences))
+    base = load_checkpoint(config.base or shipped_base())
+    if config.voice in base.speakers:
+        raise ValueError(f"the base has heard the voice {config.voice!r}; choose one that it has not")
     for one in runs.values():
         check_same_run(Path(one.out), one)
     make_corpus(config, progress=progress)

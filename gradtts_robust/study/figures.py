@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from ..files import atomic_write
 from .results import conditions, last_checkpoint, summarise
@@ -57,7 +57,8 @@ def similarity_curves(table: pd.DataFrame, *, natural: float = math.nan, resynth
             if math.isfinite(value):
                 axes.axhline(value, color=INK, linestyle=style, linewidth=1, label=f"{label}, {value:.3f}")
         axes.set(xlabel="iteration", ylabel="similarity to the target")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        iterations = sorted(table["iteration"].unique())
+        axes.xaxis.set_major_locator(FixedLocator(iterations) if len(iterations) <= 10 else MaxNLocator(integer=True))
         axes.grid(axis="y", alpha=0.25)
         _legend_below(axes, columns=2)
     return figure

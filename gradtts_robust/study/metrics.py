@@ -149,7 +149,7 @@ def damage_ratio(robust: Sequence[float], dirty: Sequence[float], clean: Sequenc
     if not math.isfinite(damage) or not math.isfinite(_mean(robust)):
         return Ratio(math.nan, "similarities are missing")
     if damage < least:
-        return Ratio(math.nan, f"plain training on the dirty data loses {damage:.3f}, and below {least:g} a share would be noise")
+        return Ratio(math.nan, f"the dirt costs plain training {damage:.3f}, too little to divide by")
     low = _difference_low(clean, dirty)
     if low <= 0:
         return Ratio(math.nan, f"the damage of {damage:.3f} is not clear: its 95 % interval begins at {low:.3f}")

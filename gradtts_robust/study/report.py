@@ -109,7 +109,7 @@ def findings(last: pd.DataFrame) -> list[str]:
     for name in conditions(dirty[dirty["penalty"] != "l2"]):
         if plain:
             ratio = damage_ratio(values[name], values[plain[0]], values[base])
-            said.append(f"{name} has {ratio.value:.0%} of the damage that {plain[0]} has (0 %: none, 100 %: as much)"
+            said.append(f"{name} has {100 * ratio.value:.0f} % of the damage that {plain[0]} has (0 %: none, 100 %: as much)"
                         if math.isfinite(ratio.value) else f"no share of the damage for {name}: {ratio.reason}")
     return said
 
@@ -134,7 +134,8 @@ def _figures(source: Source) -> list[dict]:
     shown = [
         (figures.similarity_curves(source.table, **reached), "Similarity over iterations",
          "Mean speaker similarity of the samples to the target's clean clips. Bands: 95 % bootstrap intervals over "
-         + ("speakers and sentences." if several else "sentences of this one speaker.") + " Iteration 0 is the base before training."),
+         + ("speakers and sentences." if several else "sentences of this one speaker.")
+         + " At iteration 0 the base speaks with a first guess of the voice, made from the same clips."),
         (figures.threshold_bars(source.table, source.thresholds), "Samples below thresholds",
          "How many samples of the last checkpoint fall below each similarity. Shorter bars are better."),
         (figures.similarity_histograms(source.table, source.thresholds), "Spread of the similarities",
