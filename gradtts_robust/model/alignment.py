@@ -51,8 +51,10 @@ def search_durations(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: T
     for row in torch.nonzero((symbols > frames) & (frames > 0)).flatten().tolist()[:1]:
         raise ValueError(f"row {row}: {int(symbols[row])} symbols cannot be aligned to {int(frames[row])} frames; "
                          "drop the utterance or check its transcript")
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
     durations = search(values.numpy(), symbols.numpy(), frames.numpy())
+    torch.set_num_threads(threads)  # numba's first parallel call sets OpenMP's count for the whole process, torch's with it
     return torch.from_numpy(durations).to(log_prior.device)
 
 

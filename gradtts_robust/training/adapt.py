@@ -1,8 +1,10 @@
 """A base learns a new speaker: what it hears, where the speaker's row starts, what is trained."""
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,13 @@ from ..data.manifest import Utterance, read_manifest, validate, write_manifest
 from ..model.conditioning import add_speaker, nearest_row
 from ..model.gradtts import GradTTS
 from . import setup
-from .checkpoint import Checkpoint, load_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, verify_hash
 from .loop import OnCheckpoint, TrainResult, build_objective, train
 from .record import Stages, check_same_run, step_stage, write_config
 from .speakers import embed_speakers, embed_utterances
 
 NEAREST = 5
+SHIPPED_BASE = "base-small"
 NAMES_SHOWN = 10
 
 
@@ -177,16 +180,18 @@ def with_new_speaker(base: Checkpoint, name: str, heard: np.ndarray | None) -> t
 
 
 def shipped_base() -> Path:
-    """Where the project's own base lies.
+    """Where the project's own base lies; its hash is checked against the card beside it.
 
     Raises:
         FileNotFoundError: this copy of the project came without it.
+        ValueError: the file is damaged.
     """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "data" / "base", package.parent / "data" / "base"):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError("this copy of gradtts-robust has no base; name a checkpoint with --base")
+    folder = resources.files("gradtts_robust.shipped")
+    path, card = Path(str(folder / f"{SHIPPED_BASE}.safetensors")), Path(str(folder / f"{SHIPPED_BASE}.json"))
+    if not path.is_file() or not card.is_file():
+        raise FileNotFoundError("this copy of gradtts-robust has no base; name a checkpoint with --base")
+    verify_hash(path, json.loads(card.read_text(encoding="utf-8"))["sha256"])
+    return path
 
 
 def _renamed(base: Checkpoint, speakers: Sequence[str], default: str, embeddings: Tensor | None) -> Checkpoint:

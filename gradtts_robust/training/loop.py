@@ -134,7 +134,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
     labels = Labels(text, list(speakers), embeddings, default_speaker)
     accelerator = setup.make_accelerator(device, optim.precision, model.config)
     aligned = [f for f in features if f.durations is not None]
-    with (setup.torch_state(optim.threads, accelerator.device, search=len(aligned) < len(features)),
+    with (setup.torch_state(optim.threads, accelerator.device),
           setup.only_trainable(model, trainable or "all", speaker_row) as trained):
         state = _start(model.to(accelerator.device), trained, optim, out)
         run = _Run(accelerator, objective if trainable != "encoder" else None, optim, iterations, out, seed, labels, features, speaker_ids,

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig, OptimConfig
-from ..model.alignment import search_durations
 from ..model.gradtts import GradTTS
 
 TRAINABLE = ("all", "encoder", "decoder", "speaker")
@@ -88,18 +87,10 @@ def make_accelerator(device: str, precision: str, model: ModelConfig):
 
 
 @contextmanager
-def torch_state(threads: int, device: torch.device, *, search: bool) -> Iterator[None]:
-    """Sets torch's threads, and gives the caller's global random state and thread count back at the end.
-
-    Args:
-        threads: 0 leaves the caller's.
-        search: whether alignments are to be searched for. numba's first parallel call sets OpenMP's thread count for the whole
-            process, torch's with it: it is made here, so that the count does not change between the steps of a run.
-    """
+def torch_state(threads: int, device: torch.device) -> Iterator[None]:
+    """Sets torch's threads (0 leaves the caller's), and gives the caller's global random state and thread count back at the end."""
     before = torch.get_num_threads()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        if search:
-            search_durations(torch.zeros(1, 1, 1), torch.ones(1, dtype=torch.int64), torch.ones(1, dtype=torch.int64))
         torch.set_num_threads(threads or before)
         try:
             yield
