@@ -46,7 +46,7 @@ def project_imports(source, parts):
             names = [node.value] if all(part.isidentifier() for part in node.value.split(".")) else []
         for name in names:
             head, *rest = name.split(".")
-            if head == PACKAGE and rest != ["__version__"]:
+            if head == PACKAGE and rest not in (["__version__"], ["shipped"]):  # `shipped` is data, no code
                 known = rest and ((ROOT / rest[0]).is_dir() or (ROOT / f"{rest[0]}.py").is_file())
                 yield node.lineno, rest[0] if known else ""
 
