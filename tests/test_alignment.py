@@ -123,7 +123,7 @@ def test_keeps_the_dtype_and_the_input(dtype):
 
 def test_more_symbols_than_frames_is_refused():
     values = torch.zeros(2, 5, 6)
-    with pytest.raises(ValueError, match="row 1: 5 symbols .* 3 frames"):
+    with pytest.raises(ValueError, match=r"row 1: 5 symbols .* 3 frames"):
         maximum_path(values, prefix_mask([2, 5], [6, 3], values.shape))
 
 

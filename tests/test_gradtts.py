@@ -81,7 +81,8 @@ def test_score_and_samples_are_the_originals(golden, name):
     torch.testing.assert_close(score, io["score"], atol=1e-4, rtol=0)
     for steps in (4, 10):
         mel = net.sample(io["z_start"], io["y_mask"], io["mu_y"], io.get("spk"), steps)
-        # ten steps overflow float32 with these random weights, in the original too; four reach 70, where 1e-5 is the original's own rounding
+        # ten steps overflow float32 with these random weights, in the original too;
+        # four reach 70, where 1e-5 is the original's own rounding
         torch.testing.assert_close(mel, io[f"ode_{steps}"], atol=1e-4, rtol=1e-5, equal_nan=True)
 
 
@@ -275,7 +276,7 @@ def test_a_diverged_duration_predictor_is_named():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="unknown decoder 'huge'.*grad-tts, lean"):
+    with pytest.raises(ValueError, match=r"unknown decoder 'huge'.*grad-tts, lean"):
         GradTTS(ModelConfig(decoder="huge"))
     with pytest.raises(ValueError, match="n_speakers is 0"):
         GradTTS(ModelConfig(n_speakers=0))
@@ -283,5 +284,5 @@ def test_bad_input_is_named():
         model().encode(torch.zeros(1, 3, dtype=torch.long), torch.tensor([3]))
     with pytest.raises(ValueError, match="segment_frames is 12"):
         terms(model(), batch(), segment=12)
-    with pytest.raises(ValueError, match="utterance-1: 6 symbols .* 4 frames"):
+    with pytest.raises(ValueError, match=r"utterance-1: 6 symbols .* 4 frames"):
         terms(model(), batch(lengths=((6, 40), (6, 4))))
