@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["load", "speaker_encoder", "Objective"]
+__all__ = ["Objective", "load", "speaker_encoder"]
 
 _LAZY = {
     "load": ("gradtts_robust.training.voice", "load"),

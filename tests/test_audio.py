@@ -168,7 +168,7 @@ def test_whole_files_of_every_kind_are_read(tmp_path, suffix):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.wav"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.wav"):
         audio.load_audio(tmp_path / "nowhere.wav")
 
 

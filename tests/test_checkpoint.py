@@ -113,7 +113,7 @@ def test_shipped_in_half_precision(tmp_path, dtype):
     before = checkpoint()
     wide, narrow = save_checkpoint(tmp_path / "wide", before), save_checkpoint(tmp_path / "narrow", before, dtype=dtype)
     with safe_open(narrow, "pt") as file:
-        assert {file.get_tensor(name).dtype for name in file.keys()} == {dtype}  # noqa: SIM118, safe_open has no iterator
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {dtype}
     assert narrow.stat().st_size < 0.6 * wide.stat().st_size
     after = load_checkpoint(narrow)
     assert after.embeddings.dtype == torch.float32
@@ -189,8 +189,9 @@ def _bad_files(folder: Path) -> dict[str, str]:
     torch.save({**state, "extra": Payload(folder / "pwned")}, folder / "evil.pt")
     (folder / "pickled.pt").write_bytes(pickle.dumps(Payload(folder / "pwned"), protocol=2))
     save_file({"weights": torch.zeros(1)}, folder / "foreign.safetensors")
-    for name, content in {"cut.safetensors": whole[:-100], "head.safetensors": whole[:100], "empty.safetensors": b"", "cut.pt": original[:-300],
-                          "empty.pt": b"", "text.pt": b"hello", "text.safetensors": b"hello, no checkpoint"}.items():
+    for name, content in {"cut.safetensors": whole[:-100], "head.safetensors": whole[:100], "empty.safetensors": b"",
+                          "cut.pt": original[:-300], "empty.pt": b"", "text.pt": b"hello",
+                          "text.safetensors": b"hello, no checkpoint"}.items():
         (folder / name).write_bytes(content)
     return {
         "missing.pt": mark, "headless.pt": "emb_rel_k", "lean.pt": "final_conv", "surplus.pt": "surplus", "shape.pt": "proj_m.bias is .7,",

@@ -18,8 +18,10 @@ def tree(root, **files):
 
 def libritts_root(tmp_path):
     return tree(tmp_path / "LibriTTS", **{
-        "dev-clean/84/121550/84_121550_000007_000000.wav": "", "dev-clean/84/121550/84_121550_000007_000000.normalized.txt": "Hello, Mr. Smith.\n",
-        "dev-clean/84/121550/84_121550_000007_000000.original.txt": "Hello, Mr Smith.", "dev-clean/84/121550/84_121550_000009_000000.normalized.txt": "x",
+        "dev-clean/84/121550/84_121550_000007_000000.wav": "",
+        "dev-clean/84/121550/84_121550_000007_000000.normalized.txt": "Hello, Mr. Smith.\n",
+        "dev-clean/84/121550/84_121550_000007_000000.original.txt": "Hello, Mr Smith.",
+        "dev-clean/84/121550/84_121550_000009_000000.normalized.txt": "x",
         "dev-clean/1272/1/1272_1_000001_000000.wav": "", "dev-clean/1272/1/1272_1_000001_000000.normalized.txt": "Two\nlines.",
         "test-clean/61/2/61_2_000001_000000.wav": "", "test-clean/61/2/61_2_000001_000000.normalized.txt": "Other."})
 
@@ -55,14 +57,15 @@ def test_real_librispeech_goes_through_a_manifest(librispeech, tmp_path):
 
 
 def test_real_librispeech_lists_what_there_is(librispeech):
-    with pytest.raises(ValueError, match="no subset 'dev-clean'; the subsets there are .*test-other.*train-clean-100"):
+    with pytest.raises(ValueError, match=r"no subset 'dev-clean'; the subsets there are .*test-other.*train-clean-100"):
         read_corpus("librispeech", librispeech, subset="dev-clean")
     with pytest.raises(ValueError, match="no speaker '4'; there are: 367, 533"):
         read_corpus("librispeech", librispeech, subset="test-other", speakers=["4"])
 
 
 def test_librispeech_transcripts(tmp_path):
-    root = tree(tmp_path, **{"dev/1/2/1-2.trans.txt": "1-2-0000 GONE\n1-2-0001 HERE IT IS\n", "dev/1/2/1-2-0001.flac": "", "dev/1/2/1-2-0002.flac": ""})
+    root = tree(tmp_path, **{"dev/1/2/1-2.trans.txt": "1-2-0000 GONE\n1-2-0001 HERE IT IS\n",
+                             "dev/1/2/1-2-0001.flac": "", "dev/1/2/1-2-0002.flac": ""})
     assert short(root, read_corpus("librispeech", root)) == [("dev/1/2/1-2-0001.flac", "HERE IT IS", "1")]
     tree(root, **{"dev/1/2/1-2.trans.txt": "1-2-0001 HERE\n1-2-0002\n"})
     with pytest.raises(ValueError, match=r"1-2\.trans\.txt:2: no text after '1-2-0002'"):
@@ -95,12 +98,13 @@ def test_vctk(tmp_path):
         read_corpus("vctk", root, subset="mic3")
     with pytest.raises(ValueError, match="no speaker 'p999'; there are: p225, p315, s5"):
         read_corpus("vctk", root, speakers=["p999"])
-    with pytest.raises(FileNotFoundError, match="no folder wav48_silence_trimmed, so not VCTK.*there are: p225, s5"):
+    with pytest.raises(FileNotFoundError, match=r"no folder wav48_silence_trimmed, so not VCTK.*there are: p225, s5"):
         read_corpus("vctk", root / "txt")
 
 
 def test_ljspeech(tmp_path):
-    root = tree(tmp_path, **{"metadata.csv": 'LJ001-0001|In 1465, "print"|In fourteen sixty-five, "print"\nLJ001-0002|Gone.|Gone.\nLJ001-0003|Two.\n',
+    lines = ['LJ001-0001|In 1465, "print"|In fourteen sixty-five, "print"', "LJ001-0002|Gone.|Gone.", "LJ001-0003|Two.", ""]
+    root = tree(tmp_path, **{"metadata.csv": "\n".join(lines),
                              "wavs/LJ001-0001.wav": "", "wavs/LJ001-0003.wav": ""})
     assert short(root, read_corpus("ljspeech", root)) == [
         ("wavs/LJ001-0001.wav", 'In fourteen sixty-five, "print"', "LJ"), ("wavs/LJ001-0003.wav", "Two.", "LJ")]
@@ -109,12 +113,13 @@ def test_ljspeech(tmp_path):
     tree(root, **{"metadata.csv": "LJ001-0001|In|In\nLJ001-0003\n"})
     with pytest.raises(ValueError, match=r"metadata\.csv:2: 1 fields"):
         read_corpus("ljspeech", root)
-    with pytest.raises(FileNotFoundError, match="no metadata.csv, so not LJSpeech"):
+    with pytest.raises(FileNotFoundError, match=r"no metadata.csv, so not LJSpeech"):
         read_corpus("ljspeech", root / "wavs")
 
 
 def test_filelist_paths_start_where_training_was_started(tmp_path):
-    root = tree(tmp_path, **{"resources/filelists/train.txt": "data/a.wav|Hello.|3\ndata/b.wav|Bye.|7\n", "data/a.wav": "", "data/b.wav": "",
+    root = tree(tmp_path, **{"resources/filelists/train.txt": "data/a.wav|Hello.|3\ndata/b.wav|Bye.|7\n",
+                             "data/a.wav": "", "data/b.wav": "",
                              "plain/list.txt": "x.wav|Hello.\n", "plain/x.wav": ""})
     expected = [("data/a.wav", "Hello.", "3"), ("data/b.wav", "Bye.", "7")]
     assert short(root, read_corpus("filelist", root / "resources/filelists/train.txt")) == expected

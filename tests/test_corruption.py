@@ -63,7 +63,8 @@ def test_counts_labels_records_and_order(case):
 def test_more_dirt_contains_less(seed, mode, one, other):
     target, others = speech("T", 20), crowd(5, 10)
     less, more = (
-        {(r["id"], r["replaced"]) for r in corrupt(target, others, CorruptionConfig("foreign", f, mode=mode, seed=seed)).records if r["corrupted"]}
+        {(r["id"], r["replaced"])
+         for r in corrupt(target, others, CorruptionConfig("foreign", f, mode=mode, seed=seed)).records if r["corrupted"]}
         for f in sorted((one, other)))
     assert less <= more
 
@@ -113,7 +114,7 @@ def test_the_target_and_copies_among_the_others_are_passed_over():
     copy = Utterance(others[0].path, "other words", "s9", "s9/copy")
     result = corrupt(target, [*others, *others, copy, *target], CorruptionConfig("foreign", 0.5))
     assert len({u.path for u in result.utterances}) == 10
-    with pytest.raises(ValueError, match="needs 6 foreign utterances.* only 5"):
+    with pytest.raises(ValueError, match=r"needs 6 foreign utterances.* only 5"):
         corrupt(target, [*others, *others, copy, *target], CorruptionConfig("foreign", 0.6))
 
 

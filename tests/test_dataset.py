@@ -45,8 +45,9 @@ def entries(cache):
 
 
 def same(one, other):
-    known = one.durations is None and other.durations is None or torch.equal(one.durations, other.durations)
-    return known and torch.equal(one.ids, other.ids) and torch.equal(one.mel, other.mel) and (one.id, one.speaker) == (other.id, other.speaker)
+    known = (one.durations is None and other.durations is None) or torch.equal(one.durations, other.durations)
+    return (known and torch.equal(one.ids, other.ids) and torch.equal(one.mel, other.mel)
+            and (one.id, one.speaker) == (other.id, other.speaker))
 
 
 def test_features_are_the_mel_and_the_ids(spoken):
@@ -65,7 +66,8 @@ def test_cache_depends_on_the_audio_alone(spoken, tmp_path):
     written = entry.stat().st_mtime_ns
     [again] = prepare_features([spoken], TEXT, cache)
     assert same(first, again) and calls == [(1, 1)]
-    [other] = prepare_features([replace(spoken, text="Bye.", speaker="Bo", id="b")], TextConfig(frontend="grad-tts", blanks=True, edges=False), cache)
+    settings = TextConfig(frontend="grad-tts", blanks=True, edges=False)
+    [other] = prepare_features([replace(spoken, text="Bye.", speaker="Bo", id="b")], settings, cache)
     assert torch.equal(other.mel, first.mel) and not torch.equal(other.ids, first.ids) and other.speaker == "Bo"
     assert entries(cache) == [entry] and entry.stat().st_mtime_ns == written
     wave = load_audio(spoken.path)
@@ -243,7 +245,8 @@ def test_collate_pads_with_zeros_to_a_multiple_of_eight():
         assert not batch.ids[i, symbols:].any() and not batch.mel[i, :, frames:].any()
         assert batch.durations[i].sum() == (0 if f.durations is None else frames)
     moved = batch.to("meta")
-    assert all(value.device.type == "meta" for value in (moved.ids, moved.mel, moved.durations, moved.speakers)) and moved.keys == batch.keys
+    assert all(value.device.type == "meta" for value in (moved.ids, moved.mel, moved.durations, moved.speakers))
+    assert moved.keys == batch.keys
     assert collate(features[1:2], {"s1": 7}).speakers.tolist() == [7]
 
 

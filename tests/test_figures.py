@@ -15,14 +15,16 @@ from gradtts_robust.study.results import COLUMNS, baseline, last_checkpoint, sum
 def results(*, speakers=("Andrea",), pollution=True) -> pd.DataFrame:
     """Three conditions, three checkpoints, four sentences: similarities that rise by a known amount."""
     rows = []
-    for shift, (name, fraction, penalty) in enumerate((("clean-l2", 0.0, "l2"), ("dirty-l2", 0.3, "l2"), ("dirty-pseudo_huber", 0.3, "pseudo_huber"))):
+    told = (("clean-l2", 0.0, "l2"), ("dirty-l2", 0.3, "l2"), ("dirty-pseudo_huber", 0.3, "pseudo_huber"))
+    for shift, (name, fraction, penalty) in enumerate(told):
         for speaker in speakers:
             for iteration in (0, 50, 100):
                 for sentence in (1, 2, 3, 4):
                     rows.append({
-                        "speaker": speaker, "condition": name, "corruption_kind": "foreign", "corruption_fraction": fraction, "penalty": penalty,
-                        "delta_schedule": "exponential", "delta_0": 0.1, "weighting": "constant", "seed": 0, "iteration": iteration,
-                        "sentence": sentence, "encoder": "resemblyzer", "similarity": 0.6 + iteration / 500 - shift / 50 + sentence / 100,
+                        "speaker": speaker, "condition": name, "corruption_kind": "foreign", "corruption_fraction": fraction,
+                        "penalty": penalty, "delta_schedule": "exponential", "delta_0": 0.1, "weighting": "constant", "seed": 0,
+                        "iteration": iteration, "sentence": sentence, "encoder": "resemblyzer",
+                        "similarity": 0.6 + iteration / 500 - shift / 50 + sentence / 100,
                         "pollution_similarity": 0.5 + shift / 50 if pollution and fraction else np.nan,
                         "sample": f"{name}/samples/{iteration:06d}/{sentence:02d}.wav", "seconds": 2.0})
     return pd.DataFrame(rows, columns=list(COLUMNS))

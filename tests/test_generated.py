@@ -28,7 +28,8 @@ def words(sentence: str) -> list[str]:
 def corpus(tmp_path_factory):
     out = tmp_path_factory.mktemp("corpus")
     calls = []
-    manifest = generate(out, voices=["ian", "grandma"], sentences_per_voice=3, seed=7, progress=lambda done, total: calls.append((done, total)))
+    manifest = generate(out, voices=["ian", "grandma"], sentences_per_voice=3, seed=7,
+                        progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 2), (2, 2)]
     return manifest
 

@@ -82,8 +82,8 @@ def test_equal_stems_in_two_folders_get_names_of_their_own(tmp_path):
 def test_what_is_written_is_read(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("m")
     utterances = [
-        Utterance(str(folder / "wavs" / f"{i}.wav"), text, speaker, f"u{i}", "HH AY1 _" if aligned else "", "0.1 0.25 0.5" if aligned else "",
-                  {"note": note})
+        Utterance(str(folder / "wavs" / f"{i}.wav"), text, speaker, f"u{i}", "HH AY1 _" if aligned else "",
+                  "0.1 0.25 0.5" if aligned else "", {"note": note})
         for i, (text, speaker, aligned, note) in enumerate(rows)]
     write_manifest(folder / "sub" / "m.csv", utterances)
     assert read_manifest(folder / "sub" / "m.csv") == utterances

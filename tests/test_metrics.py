@@ -68,8 +68,8 @@ def test_resilience_and_damage_ratio_in_closed_form():
 
 def test_damage_ratio_refuses_damage_that_is_absent_negative_or_unsure():
     clean = np.array([0.9, 0.8, 0.7, 0.6])
-    for dirty, reason in ((clean, "costs plain training 0.000"), (clean + 0.1, "costs plain training -0.100"), (clean - np.array([0.4, -0.3, 0.3, -0.3]), "not clear"),
-                          (np.array([math.nan]), "missing")):
+    for dirty, reason in ((clean, "costs plain training 0.000"), (clean + 0.1, "costs plain training -0.100"),
+                          (clean - np.array([0.4, -0.3, 0.3, -0.3]), "not clear"), (np.array([math.nan]), "missing")):
         ratio = damage_ratio(clean, dirty, clean)
         assert math.isnan(ratio.value) and reason in ratio.reason
     unpaired = damage_ratio(clean, np.array([0.1, 0.9]), np.array([0.5, 0.6, 0.7]))

@@ -337,7 +337,7 @@ def test_other_causes_of_a_loss_that_is_not_finite_are_named(arguments):
     residual, t, snr = batch()
     name, value = next(iter(arguments.items()))
     bad = torch.tensor([1.0, value, 1.0])
-    with pytest.raises(ValueError, match="loss of example 1 is .*snr must be positive"):
+    with pytest.raises(ValueError, match=r"loss of example 1 is .*snr must be positive"):
         Objective(weighting="debias")(residual, **{"t": t, "snr": snr, name: bad})
 
 

@@ -81,7 +81,7 @@ def test_a_single_speaker_needs_no_name(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "   ", "..."])
 def test_nothing_to_say(path, text):
-    with pytest.raises(ValueError, match="text|pronounce"):
+    with pytest.raises(ValueError, match=r"text|pronounce"):
         gr.load(path, device="cpu").speak(text, speaker=0)
 
 

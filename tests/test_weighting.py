@@ -58,7 +58,7 @@ def test_options():
 @pytest.mark.parametrize(("name", "options"), [
     ("min_snr", {"gamma": 0.0}), ("min_snr", {"gamma": math.nan}), ("p2", {"k": -1.0}), ("p2", {"gamma": -0.5})])
 def test_options_out_of_range(name, options):
-    with pytest.raises(ValueError, match="positive|negative"):
+    with pytest.raises(ValueError, match=r"positive|negative"):
         WEIGHTINGS[name](torch.ones(1), **options)
 
 

@@ -154,7 +154,8 @@ class Objective:
         if self.weighting_clamp is not None and not self.weighting_clamp > 0:
             raise ValueError(f"weighting_clamp is {self.weighting_clamp}; it must be positive, or None for no clamp")
         if not (0 <= self.beta_min <= self.beta_max < math.inf and self.beta_max > 0):
-            raise ValueError(f"beta_min and beta_max are {self.beta_min} and {self.beta_max}; needed: 0 <= beta_min <= beta_max, beta_max > 0")
+            raise ValueError(f"beta_min and beta_max are {self.beta_min} and {self.beta_max}; "
+                             "needed: 0 <= beta_min <= beta_max, beta_max > 0")
         if self.matched not in (False, True, "small", "unit"):
             raise ValueError(f"matched is {self.matched!r}; known: False, True, 'small', 'unit'")
         if self.matched == "small" and self.penalty not in SMALL_RESIDUAL:
@@ -243,7 +244,8 @@ def _require_sound(loss: Tensor, *, masked: _Masked, t: Tensor, snr: Tensor):
         return
     row = bad[0]
     if not torch.isfinite(masked.residual[row]).all():
-        raise ValueError(f"the residual of example {row} has a NaN or infinite value (t = {t[row].item():g}); lower the learning rate or check the data")
+        raise ValueError(f"the residual of example {row} has a NaN or infinite value (t = {t[row].item():g}); "
+                         "lower the learning rate or check the data")
     raise ValueError(
         f"the loss of example {row} is {loss[row].item()} with t = {t[row].item():g}, snr = {snr[row].item():g};"
         " snr must be positive, weights finite, and the residual's square representable")

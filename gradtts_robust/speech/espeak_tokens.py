@@ -77,8 +77,8 @@ def timed_groups(events: list, *, sample_rate: int) -> list[Group]:
 def _lengthen_l(phones: list[Phone], end: float) -> None:
     # espeak speaks an L after a vowel within the vowel's glide and reports it only where the tongue has arrived
     if len(phones) > 1 and phones[-1].symbol == "L" and phones[-2].symbol[-1].isdigit():
-        vowel, l = phones[-2:]
-        l.start = min(l.start, end - SHORTEST_L * (end - vowel.start))
+        vowel, final = phones[-2:]
+        final.start = min(final.start, end - SHORTEST_L * (end - vowel.start))
 
 
 @lru_cache(maxsize=2**16)
@@ -97,7 +97,8 @@ def _distance(spoken: tuple[str, ...], alone: tuple[str, ...]) -> int:
 def _cut(spoken: tuple[str, ...], alone: tuple[tuple[str, ...], ...]) -> tuple[int, tuple[int, ...]]:
     """Cuts phones spoken as one into as many words as `alone` has, each nearest to the word alone: (distance, borders)."""
     cuts = ((0, *inner, len(spoken)) for inner in itertools.combinations(range(1, len(spoken)), len(alone) - 1))
-    return min(((sum(_distance(spoken[a:b], word) for (a, b), word in zip(itertools.pairwise(cut), alone)), cut) for cut in cuts), default=(10**6, ()))
+    costs = ((sum(_distance(spoken[a:b], word) for (a, b), word in zip(itertools.pairwise(cut), alone)), cut) for cut in cuts)
+    return min(costs, default=(10**6, ()))
 
 
 def assign(groups: list[Group], alone: list[list[str]]) -> list[Group]:

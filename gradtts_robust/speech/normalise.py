@@ -68,7 +68,7 @@ def _signs(text: str) -> str:
 
 def _beside_figures(match: re.Match) -> str:
     run = match[0]
-    return f" {letters(run) if len(run) <= 2 or run.isupper() and len(run) <= 4 else run} "
+    return f" {letters(run) if len(run) <= 2 or (run.isupper() and len(run) <= 4) else run} "
 
 
 def _words(text: str, shouted: bool) -> str:

@@ -108,7 +108,8 @@ _BEFORE = [
     (re.compile(rf"\b([A-Z][a-z]+)\s+([IVX]{{2,}})\b|\b(?:{_REIGNING})\s+(?:V|X|I)\b(?! [a-z])"),
      lambda match: _reign(match) if match[1] else _reign(re.match(r"(\w+)\s+(\w+)", match[0]))),
     (re.compile(r"(?<=\w )No (?=\d)"), "number "),
-    (re.compile(rf"(?<!\d )\b({_table(_BEFORE_FIGURES)})\.\s?(?=\d)", re.IGNORECASE), lambda match: f"{_BEFORE_FIGURES[match[1].lower()]} "),
+    (re.compile(rf"(?<!\d )\b({_table(_BEFORE_FIGURES)})\.\s?(?=\d)", re.IGNORECASE),
+     lambda match: f"{_BEFORE_FIGURES[match[1].lower()]} "),
     (re.compile(r"\b[Pp]h\.?\s?[Dd]\b\.?"), lambda match: letters("phd") + (stop(match) if match[0].endswith(".") else "")),
 ]
 _AFTER = [

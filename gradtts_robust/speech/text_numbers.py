@@ -33,7 +33,7 @@ def ordinal(number: int) -> str:
 def year(number: int) -> str:
     """A year as it is said: 1999 "nineteen ninety-nine", 1905 "nineteen oh five", 2005 "two thousand five"."""
     century, rest = divmod(number, 100)
-    if number < 1000 or number > 9999 or century % 10 == 0 and rest < 10:
+    if number < 1000 or number > 9999 or (century % 10 == 0 and rest < 10):
         return cardinal(number)
     if rest == 0:
         return f"{cardinal(century)} hundred"

@@ -155,7 +155,8 @@ _RULES: list[tuple[re.Pattern, object]] = [
     (re.compile(r"(\d+)'\s?(\d+)(?:\"|'')"), lambda match: f"{cardinal(int(match[1]))} feet {cardinal(int(match[2]))} inches"),
     (re.compile(r"\b((?:1[1-9]|20)\d0)'?s\b"), _decade),
     (re.compile(r"'(\d0)s\b"), lambda match: plural(cardinal(int(match[1])))),
-    (re.compile(rf"(?<![\w.])({NUMBER})\s?({_UNIT_PATTERN})(\^?[23])?(?:(?<=\.)|(?![\w'/]))(?:(?<=lb|ft|oz|hr|km|kg)\.|(?<=min|sec|lbs|hrs)\.)?"), _measure),
+    (re.compile(rf"(?<![\w.])({NUMBER})\s?({_UNIT_PATTERN})(\^?[23])?(?:(?<=\.)|(?![\w'/]))"
+                r"(?:(?<=lb|ft|oz|hr|km|kg)\.|(?<=min|sec|lbs|hrs)\.)?"), _measure),
     (re.compile(r"(?<![\d/])(?:(\d+)\s+)?(\d+)/(\d+)(?![\d/])"), _mixed),
     (re.compile(r"(\d[\d,]{0,20})(?:st|nd|rd|th|ST|ND|RD|TH)\b"), lambda match: ordinal(int(match[1].replace(",", "")))),
     (re.compile(rf"#\s?(?={NUMBER})"), " number "),

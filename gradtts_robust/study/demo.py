@@ -132,7 +132,8 @@ def demo_table(table: pd.DataFrame, facts: Sequence[dict], thresholds: Sequence[
     summary = summarise(last, thresholds=thresholds).set_index("condition")
     lines += ["", f"samples below, of {int(summary['count'].max())}, at iteration {int(last['iteration'].max())}",
               " " * width + "".join(f"{threshold:>8g}" for threshold in thresholds)]
-    lines += [f"{name:<{width}}" + "".join(f"{int(summary.loc[name, f'below {threshold:g}']):8d}" for threshold in thresholds) for name in names]
+    lines += [f"{name:<{width}}" + "".join(f"{int(summary.loc[name, f'below {threshold:g}']):8d}" for threshold in thresholds)
+              for name in names]
     return "\n".join([*lines, "", *findings(last), ceiling_line(table, facts), "one voice and one seed: a demonstration, not a study"])
 
 

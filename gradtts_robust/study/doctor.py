@@ -44,7 +44,7 @@ def examine() -> list[Finding]:
     for name, needed, look in looks:
         try:
             ok, text = look()
-        except Exception as error:  # noqa: BLE001  a doctor must survive whatever is broken
+        except Exception as error:  # a doctor must survive whatever is broken
             kind = "" if isinstance(error, (ValueError, FileNotFoundError)) else f"{type(error).__name__}: "
             ok, text = False, " ".join(f"{kind}{error}".split())
         found.append(Finding(name, ok, needed, text))
@@ -113,7 +113,8 @@ def _vocoder() -> tuple[bool, str]:
 
 def _disk() -> tuple[bool, str]:
     free = shutil.disk_usage(Path.cwd()).free
-    return free >= LEAST_DISK, f"{free / GIB:.0f} GiB free here" + ("" if free >= LEAST_DISK else f"; {LEAST_DISK / GIB:.0f} GiB are needed")
+    needed = "" if free >= LEAST_DISK else f"; {LEAST_DISK / GIB:.0f} GiB are needed"
+    return free >= LEAST_DISK, f"{free / GIB:.0f} GiB free here{needed}"
 
 
 def _memory() -> tuple[bool, str]:

@@ -124,7 +124,8 @@ def _rows(source: Source, last: pd.DataFrame) -> list[dict]:
 def _course_table(table: pd.DataFrame) -> dict:
     means = table.pivot_table(index="iteration", columns="condition", values="similarity", aggfunc="mean")
     return {"names": conditions(table), "rows": [
-        {"iteration": int(iteration), "values": [float(row.get(name, math.nan)) for name in conditions(table)]} for iteration, row in means.iterrows()]}
+        {"iteration": int(iteration), "values": [float(row.get(name, math.nan)) for name in conditions(table)]}
+        for iteration, row in means.iterrows()]}
 
 
 def _figures(source: Source) -> list[dict]:
@@ -197,7 +198,8 @@ def _players(source: Source, last: pd.DataFrame, shelf: SoundShelf) -> list[dict
         cells = []
         for name in conditions(last):
             found = part[(part["condition"] == name) & (part["sentence"] == sentence)]
-            cells += [{"name": name, "sound": shelf(source.folder / row.sample), "similarity": row.similarity} for row in found.head(1).itertuples()]
+            cells += [{"name": name, "sound": shelf(source.folder / row.sample), "similarity": row.similarity}
+                      for row in found.head(1).itertuples()]
         rows.append({"number": int(sentence), "text": texts[sentence - 1] if sentence <= len(texts) else "", "cells": cells,
                      "reference": shelf(reference) if reference and same else ""})
     return rows

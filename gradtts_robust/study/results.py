@@ -97,7 +97,8 @@ def summarise(table: pd.DataFrame, *, thresholds: Sequence[float] = ()) -> pd.Da
 def run_folders(folder: Path, table: pd.DataFrame) -> dict[str, Path]:
     """Condition -> the run folder of its first sample."""
     first = table.drop_duplicates("condition")
-    return {condition: Path(folder) / Path(sample.split(f"{SAMPLES}/", 1)[0]) for condition, sample in zip(first["condition"], first["sample"])}
+    return {condition: Path(folder) / Path(sample.split(f"{SAMPLES}/", 1)[0])
+            for condition, sample in zip(first["condition"], first["sample"])}
 
 
 def read_evaluation(folder: Path) -> dict:

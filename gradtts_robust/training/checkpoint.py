@@ -96,7 +96,7 @@ def load_checkpoint(path: str | os.PathLike, **overrides) -> Checkpoint:
     try:
         with safe_open(path, "pt") as file:
             metadata = _parsed(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, safe_open has no iterator
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error}); copy it again, it may be truncated") from None
     if metadata.get("format") != FORMAT:

@@ -26,8 +26,9 @@ def read_original(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(f"{path}: not a PyTorch file, or one with more than weights in it, which is never run; give a state dict") from None
-    except Exception as error:  # noqa: BLE001, the unpickler answers arbitrary bytes with errors of any kind
+        raise ValueError(f"{path}: not a PyTorch file, or one with more than weights in it, which is never run; "
+                         "give a state dict") from None
+    except Exception as error:  # the unpickler answers arbitrary bytes with errors of any kind
         raise ValueError(f"{path}: not a checkpoint that can be read ({_first_line(error)}); copy it again, it may be truncated") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         inner = f" with the keys {', '.join(map(str, list(state)[:3]))}" if isinstance(state, Mapping) else ""
