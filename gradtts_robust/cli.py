@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from gradtts_robust import __version__
 from gradtts_robust.config import AdaptConfig, PretrainConfig
@@ -26,42 +26,44 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit code, 0 only on success. User mistakes become one line on stderr, with code 2."""
     argv = sys.argv[1:] if argv is None else argv
-    top = argparse.ArgumentParser(
+    top = _Top(
         prog="gradtts-robust", description="Few-shot voice adaptation that withstands dirty data.",
         formatter_class=argparse.RawDescriptionHelpFormatter, usage="gradtts-robust COMMAND [--help] [OPTIONS]",
         epilog="commands:\n" + "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
                + "\n\nEvery command: --help, --config FILE.yaml; GRADTTS_DEBUG=1 shows where an error came from.")
     top.add_argument("--version", action="version", version=f"gradtts-robust {__version__}")
     top.add_argument("command", metavar="COMMAND", choices=list(COMMANDS), help="one of those below")
-    options = top.parse_args(argv[:1] or ["--help"])
+    program = top.prog
     try:
-        return globals()[f"_{options.command}"](argv[1:]) or 0
+        command = top.parse_args(argv[:1] or ["--help"]).command
+        program = f"{program} {command}"
+        return globals()[f"_{command}"](argv[1:]) or 0
     except KeyboardInterrupt:
-        print(f"gradtts-robust {options.command}: stopped; the last checkpoint stays, the same command goes on from it", file=sys.stderr)
+        print(f"{program}: stopped; the last checkpoint stays, the same command goes on from it", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("GRADTTS_DEBUG"):
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"gradtts-robust {options.command}: {message}", file=sys.stderr)
+        print(f"{program}: {_one_line(error)}", file=sys.stderr)
         return 2
 
 
-def _parse(command: str, argv: list[str], *targets: Callable, positionals: dict[str, dict] | None = None):
-    """Builds the command's parser from dataclasses and signatures, parses, and gives a plain namespace of built objects."""
-    from jsonargparse import ActionConfigFile, ArgumentParser
+class _Top(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see --help")
 
-    parser = ArgumentParser(prog=f"gradtts-robust {command}", description=COMMANDS[command])
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of these settings; options after it override it")
-    for name, words in (positionals or {}).items():
-        parser.add_argument(name, **words)
-    for target in targets:
-        add = parser.add_class_arguments if isinstance(target, type) else parser.add_function_arguments
-        add(target)
-    parsed = parser.parse_args(argv)
-    values = vars(parser.instantiate(parsed))
-    values.pop("config", None)
-    return values
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename2 or error.filename
+        return f"{place or 'a file'}: {error.strerror[0].lower()}{error.strerror[1:]}; choose a path that can be read or written"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _parse(command: str, argv: list[str], *targets: Callable, positionals: dict[str, dict] | None = None) -> dict:
+    from gradtts_robust.options import parse
+
+    return parse(argv, *targets, program=f"gradtts-robust {command}", description=COMMANDS[command], positionals=positionals)
 
 
 class _Bars:
@@ -129,7 +131,7 @@ def _adapt(argv: list[str]) -> None:
 
 def _speak(argv: list[str]) -> None:
     def speak(
-        model: str, text: str, out: str, speaker: str | None = None, steps: int = 10, temperature: float = 1.5,
+        *, model: str, text: str, out: str, speaker: str | None = None, steps: int = 10, temperature: float = 1.5,
         length_scale: float = 0.91, solver: str = "ode", vocoder: str = "griffin-lim",
         device: Literal["auto", "cpu", "cuda"] = "auto", seed: int = 0,
     ):
@@ -161,7 +163,7 @@ def _speak(argv: list[str]) -> None:
 
 
 def _similarity(argv: list[str]) -> None:
-    def similarity(reference: list[str], encoder: str = "resemblyzer", source: str | None = None,
+    def similarity(*, reference: list[str], encoder: str = "resemblyzer", source: str | None = None,
                    device: Literal["auto", "cpu", "cuda"] = "auto"):
         """Cosine similarity of each file to the centroid of the reference.
 
@@ -172,9 +174,8 @@ def _similarity(argv: list[str]) -> None:
             device: where to compute.
         """
 
-    # several files after one option are a list to a shell user, as is the option given again
-    asked = _parse("similarity", _spread(argv, "--reference"), similarity, positionals={
-        "files": {"nargs": "+", "type": str, "help": "wave files to judge"}})
+    asked = _parse("similarity", argv, similarity, positionals={
+        "files": {"nargs": "+", "type": str, "help": "wave files to judge, before the options"}})
     from gradtts_robust.study.metrics import file_similarity
 
     rows = file_similarity(asked["files"], asked["reference"], encoder=asked["encoder"], source=asked["source"], device=asked["device"])
@@ -182,24 +183,6 @@ def _similarity(argv: list[str]) -> None:
         print(f"{value:.4f}  {name}")
     if len(rows) > 1:
         print(f"{sum(value for _, value in rows) / len(rows):.4f}  mean of {len(rows)}")
-
-
-def _spread(argv: list[str], option: str) -> list[str]:
-    """Turns `--option A B C` into `--option+ A --option+ B --option+ C`, jsonargparse's way to append."""
-    spread, index = [], 0
-    while index < len(argv):
-        word = argv[index]
-        index += 1
-        if word != option and not word.startswith(option + "="):
-            spread.append(word)
-            continue
-        values = [word.split("=", 1)[1]] if "=" in word else []
-        while index < len(argv) and not argv[index].startswith("--"):
-            values.append(argv[index])
-            index += 1
-        for value in values:
-            spread += [option + "+", value]
-    return spread
 
 
 def _report(argv: list[str]) -> None:
@@ -210,7 +193,7 @@ def _report(argv: list[str]) -> None:
 
 
 def _corpus(argv: list[str]) -> None:
-    def corpus(out: str, root: str = "", subset: str | None = None, speakers: list[str] | None = None, limit: int | None = None,
+    def corpus(*, out: str, root: str = "", subset: str | None = None, speakers: list[str] | None = None, limit: int | None = None,
                part: Literal["all", "base", "targets"] = "all", sentences: int = 40, seed: int = 0):
         """Makes a manifest.
 

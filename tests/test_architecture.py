@@ -18,7 +18,8 @@ MAY = {
     "study": {"losses", "speech", "model", "data", "training"} | LEAVES,
     "config": set(),
     "files": set(),
-    "cli": {"", "losses", "speech", "model", "data", "training", "study"} | LEAVES,
+    "options": set(),
+    "cli": {"", "losses", "speech", "model", "data", "training", "study", "options"} | LEAVES,
     "__main__": {"cli"},
     "": {"losses", "speech", "training"},
 }
