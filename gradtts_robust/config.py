@@ -1,12 +1,16 @@
 """Every setting, as typed dataclasses: the command line, the YAML recipes and the checkpoints are made of these.
 
-Imports nothing of the project and nothing heavy, so that `gradtts-robust --help` stays quick.
+Imports nothing heavy, so that `gradtts-robust --help` stays quick.
 """
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
+
+from .config_conditions import ConditioningConfig as ConditioningConfig
+from .config_conditions import ConditionNoiseConfig as ConditionNoiseConfig
+from .config_study import DemoConfig as DemoConfig
 
 
 @dataclass
@@ -80,15 +84,32 @@ class ObjectiveConfig:
     """The diffusion loss: penalty(residual, delta(t)) x weight(snr), see `gradtts_robust.losses`.
 
     The paper's robust setting (arXiv 2403.16728) is `penalty=pseudo_huber, delta_schedule=exponential, delta_0=0.1`.
+
+    Args:
+        penalty: l2, l1, pseudo_huber, pseudo_huber_old, smooth_l1, huber or barron.
+        penalty_options: its own, such as barron's `alpha`.
+        delta_schedule: constant, exponential, exponential_backward, snr, linear or cosine.
+        delta_0: in (0, 1], the schedule's delta at full noise.
+        delta_scale: multiplies the schedule.
+        weighting: constant, debias, min_snr, p2 or inverse_snr.
+        weighting_options: its own, such as min_snr's `gamma`.
+        weighting_clamp: largest weight before normalisation.
+        normalise_weighting: divide by the mean weight over uniform t.
+        level: where the penalty acts: mel bins, frames, what an utterance's frames have in common, or the whole example.
+        matched: squared error weighted over t as the penalty weighs residuals that are small, or of size 1 (`unit` or true).
     """
 
     penalty: str = "l2"
+    penalty_options: dict[str, float] = field(default_factory=dict)
     delta_schedule: str = "exponential"
     delta_0: float = 0.1
     delta_scale: float = 1.0
     weighting: str = "constant"
+    weighting_options: dict[str, float] = field(default_factory=dict)
+    weighting_clamp: float | None = None
+    normalise_weighting: bool = True
     level: Literal["bin", "frame", "pooled", "example"] = "bin"
-    matched: bool = False
+    matched: bool | Literal["small", "unit"] = False
 
 
 @dataclass
@@ -257,36 +278,3 @@ def from_dict(kind: type, values: dict):
             value = tuple(value)
         built[name] = value
     return kind(**built)
-
-
-@dataclass
-class DemoConfig:
-    """`gradtts-robust demo`: one unheard embedded voice learnt from clean data, from dirty data, and from dirty data robustly.
-
-    Args:
-        out: run folder.
-        voice: the target, one of the embedded voices that pretraining never hears.
-        base: checkpoint of the base; empty for the shipped one.
-        utterances: utterances of the target to learn from; about 3 s each.
-        fraction: share of them replaced by other speakers' in the dirty data, in [0, 1).
-        iterations: optimizer steps of each adaptation.
-        checkpoint_every: steps between the checkpoints that are judged.
-        sentences: unseen sentences spoken at each checkpoint.
-        delta_0: of the scheduled pseudo-Huber loss.
-        learning_rate: Adam's, the same for the three conditions.
-        device: where to compute.
-        seed: of the data, the batches and the samples.
-    """
-
-    out: str = "runs/demo"
-    voice: str = "Andrea"
-    base: str = ""
-    utterances: int = 20
-    fraction: float = 0.3
-    iterations: int = 300
-    checkpoint_every: int = 50
-    sentences: int = 10
-    delta_0: float = 0.1
-    learning_rate: float = 1e-4
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = 0

@@ -59,7 +59,7 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
     out = Path(config.out)
     setup.check_settings(config.optim, iterations=config.iterations, seed=config.seed)
     setup.resolve_device(config.device)
-    model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0)
+    build_objective(config.objective, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
     check_same_run(out, config)
     corpus = read_corpus(config, progress=progress)
     mean, std = mel_statistics(corpus.features)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from ..files import atomic_text
+from ..files import atomic_text, check_folder
 
 Stages = Callable[..., None]
 """Progress over several stages: called with (stage, done, total, detail="")."""
@@ -37,8 +37,10 @@ def check_same_run(out: Path, config) -> None:
     """Refuses to go on in a folder whose run had other settings: the result would be neither of the two.
 
     Raises:
-        ValueError: a setting that changes what is computed differs from `out/config.yaml`'s, or that file is broken.
+        ValueError: a setting that changes what is computed differs from `out/config.yaml`'s, that file is broken, or the
+            folder cannot be written to.
     """
+    check_folder(out)
     path = out / "config.yaml"
     if not path.exists():
         return
@@ -62,7 +64,8 @@ def _plain(config) -> dict:
 def _flat(values: dict, prefix: str = "") -> dict:
     flat = {}
     for name, value in values.items():
-        if isinstance(value, dict) and value:
+        # options are compared as one value: a name that one run lacks would else go unseen
+        if isinstance(value, dict) and value and not name.endswith("_options"):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value

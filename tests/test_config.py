@@ -1,0 +1,59 @@
+"""Settings from the command line and from YAML files."""
+import dataclasses
+
+import pytest
+
+from gradtts_robust.cli import _parse
+from gradtts_robust.config import AdaptConfig, ModelConfig, ObjectiveConfig
+from gradtts_robust.losses import Objective
+from gradtts_robust.training.loop import build_objective
+from gradtts_robust.training.record import check_same_run, write_config
+
+
+def objective(*argv: str) -> Objective:
+    return build_objective(AdaptConfig(**_parse("adapt", list(argv), AdaptConfig)).objective, ModelConfig())
+
+
+@pytest.mark.parametrize(("written", "read"), [
+    ("false", False), ("true", True), ("small", "small"), ("unit", "unit"),
+])
+def test_matched_is_a_switch_or_the_size_of_a_residual(written, read):
+    assert objective("--objective.penalty", "pseudo_huber", f"--objective.matched={written}").matched == read
+
+
+def test_every_part_of_the_objective_from_the_command_line():
+    built = objective("--objective.penalty", "barron", "--objective.penalty_options", '{"alpha": 0}', "--objective.weighting", "min_snr",
+                      "--objective.weighting_options.gamma", "3", "--objective.weighting_clamp", "0.5", "--objective.delta_schedule", "snr",
+                      "--objective.normalise_weighting", "false", "--objective.level", "frame", "--objective.delta_scale", "2")
+    assert built == Objective(penalty="barron", penalty_options={"alpha": 0.0}, weighting="min_snr", weighting_options={"gamma": 3.0},
+                              weighting_clamp=0.5, delta_schedule="snr", normalise_weighting=False, level="frame", delta_scale=2.0)
+
+
+def test_a_recipe_and_what_overrides_it(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("objective: {penalty: pseudo_huber, matched: unit, weighting: p2, weighting_options: {k: 2}, "
+                      "weighting_clamp: 0.25}\n", encoding="utf-8")
+    built = objective("--config", str(recipe), "--objective.matched", "small")
+    assert built == Objective(penalty="pseudo_huber", penalty_options={}, matched="small", weighting="p2", weighting_options={"k": 2.0},
+                              weighting_clamp=0.25)
+
+
+@pytest.mark.parametrize(("changes", "named"), [
+    ({"penalty": "cube"}, "known: l2, l1, pseudo_huber"), ({"delta_schedule": "never"}, "known: constant, exponential"),
+    ({"weighting": "heavy"}, "known: constant, debias"), ({"weighting_options": {"gama": 1.0}, "weighting": "min_snr"}, "known: gamma"),
+    ({"penalty_options": {"alpha": 1.0}}, "known: none"), ({"weighting_clamp": 0.0}, "weighting_clamp is 0"),
+    ({"delta_0": 0.0}, r"delta_0 is 0.0; it must be in \(0, 1\]"), ({"matched": "big"}, "known: False, True, 'small', 'unit'"),
+])
+def test_what_does_not_exist_is_answered_by_what_does(changes, named):
+    with pytest.raises(ValueError, match=named) as caught:
+        build_objective(dataclasses.replace(ObjectiveConfig(), **changes), ModelConfig())
+    assert "\n" not in str(caught.value)
+
+
+def test_changed_options_are_another_run(tmp_path):
+    config = AdaptConfig(objective=ObjectiveConfig(weighting="min_snr"))
+    write_config(tmp_path, config)
+    check_same_run(tmp_path, config)
+    config.objective.weighting_options = {"gamma": 3.0}
+    with pytest.raises(ValueError, match=r"weighting_options=\{\}, and now it is \{'gamma': 3.0\}"):
+        check_same_run(tmp_path, config)
