@@ -140,6 +140,7 @@ class OptimConfig:
     Args:
         batch_size: utterances per step and process.
         segment_frames: frames per utterance that the score network sees, a multiple of 8.
+        timesteps: a time t of its own for every example of a batch: `uniform`, or `stratified`, one in each B-th of the range.
         learning_rate: Adam's, reached after `warmup` steps, then constant, or falling by a cosine to a tenth at the end with `decay`.
         clip: largest gradient norm, of the encoder and of the decoder apart, as the original clips.
         ema: decay of the averaged weights; 0 turns averaging off.
@@ -152,6 +153,7 @@ class OptimConfig:
 
     batch_size: int = 16
     segment_frames: int = 64
+    timesteps: Literal["uniform", "stratified"] = "uniform"
     learning_rate: float = 1e-4
     warmup: int = 0
     decay: bool = False

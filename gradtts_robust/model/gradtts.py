@@ -139,7 +139,7 @@ class GradTTS(nn.Module):
         return objective(errors, t=t, snr=self.schedule.snr(t), mask=mask, weights=weights)
 
     def training_terms(self, batch, *, objective: Objective | None, segment_frames: int | None, generator: torch.Generator | None,
-                       weights: Tensor | None = None) -> dict[str, Tensor]:
+                       weights: Tensor | None = None, stratified: bool = False) -> dict[str, Tensor]:
         """The three losses of Grad-TTS, per example.
 
         Encoder and prior see whole utterances, the score network a random segment of each. The diffusion term reaches the encoder
@@ -151,6 +151,7 @@ class GradTTS(nn.Module):
             segment_frames: frames that the score network sees, a multiple of 8; None for whole utterances.
             generator: on the CPU: draws segments, then times, then noise, so that a seed means the same on every device.
             weights: of the examples in the diffusion term, [B].
+            stratified: spread the batch's times evenly, see `diffusion.sample_t`.
 
         Returns:
             `duration`, the mean over symbols of the squared error of the log-duration; `prior`, 0.5 ((mel - mu)^2 + log 2 pi) as the mean
@@ -175,7 +176,7 @@ class GradTTS(nn.Module):
         segment_mask = (frames < batch.mel_lengths.unsqueeze(1)).unsqueeze(1).to(mel.dtype)
         frames = frames.clamp_max(mel.shape[2] - 1)
         mel, mu = (_at_frames(values, frames) * segment_mask for values in (mel, mu))
-        t = sample_t(len(mel), generator).to(mel)
+        t = sample_t(len(mel), generator, stratified=stratified).to(mel)
         noise = torch.randn(mel.shape, generator=generator, dtype=torch.float32).to(mel)
         diffusion = self.diffusion_terms(
             mel, segment_mask, mu, t, batch.speakers, noise=noise, objective=objective, weights=weights)

@@ -90,12 +90,13 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 class Loss(nn.Module):
     """A batch in, the three terms' means out: what is wrapped for autocast and for several processes."""
 
-    def __init__(self, model: GradTTS, objective: Objective | None, segment_frames: int):
+    def __init__(self, model: GradTTS, objective: Objective | None, optim: OptimConfig):
         super().__init__()
-        self.model, self.objective, self.segment_frames = model, objective, segment_frames
+        self.model, self.objective, self.optim = model, objective, optim
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        terms = self.model.training_terms(batch, objective=self.objective, segment_frames=self.segment_frames, generator=generator)
+        terms = self.model.training_terms(batch, objective=self.objective, segment_frames=self.optim.segment_frames, generator=generator,
+                                          stratified=self.optim.timesteps == "stratified")
         return {name: terms[name].float().mean() for name in TERMS}
 
 
@@ -197,7 +198,7 @@ def _recording(run: _Run, state: State) -> Iterator[Record | None]:
 
 def _loop(run: _Run, state: State, record: Record | None, save_start: bool, on_checkpoint: OnCheckpoint | None,
           progress: Progress | None) -> None:
-    loss = run.accelerator.prepare(Loss(state.model, run.objective, run.optim.segment_frames))
+    loss = run.accelerator.prepare(Loss(state.model, run.objective, run.optim))
     if state.step or save_start:
         _checkpoint(run, state, record, on_checkpoint, write=not state.step)
     while state.step < run.iterations:

@@ -34,6 +34,8 @@ def check_settings(optim: OptimConfig, *, iterations: int, seed: int) -> None:
         raise ValueError(f"optim.ema is {optim.ema}; it must lie in [0, 1)")
     if optim.precision not in ("auto", "bf16", "float32"):
         raise ValueError(f"optim.precision is {optim.precision!r}; choose auto, bf16 or float32")
+    if optim.timesteps not in ("uniform", "stratified"):
+        raise ValueError(f"optim.timesteps is {optim.timesteps!r}; choose uniform or stratified")
 
 
 def resolve_device(name: str) -> str:
