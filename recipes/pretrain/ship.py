@@ -39,7 +39,7 @@ def summary(rows: list[dict]) -> dict:
     """Mean similarity with its interval over speakers, and the share whose nearest speaker is the right one."""
     values, speakers = np.array([r["similarity"] for r in rows]), np.array([r["speaker"] for r in rows])
     interval = bootstrap_interval(values, speakers)
-    return {"similarity": round(float(values.mean()), 3), "interval": [round(float(edge), 3) for edge in tuple(interval)[-2:]],
+    return {"similarity": round(float(values.mean()), 3), "interval": [round(interval.low, 3), round(interval.high, 3)],
             "nearest_right": round(float(np.mean([r["nearest"] for r in rows])), 3), "speakers": len(set(speakers)), "samples": len(rows)}
 
 
