@@ -1,0 +1,132 @@
+"""A small network trained on the mixture and looked at while it trains: many losses and seeds side by side, one batched product each."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from mixture import SCHEDULE, Mixture
+from torch import Tensor
+
+from gradtts_robust.losses import Objective
+from gradtts_robust.model.diffusion import forward_process, residual, sample_t
+from gradtts_robust.model.samplers import ode
+
+
+class Networks(torch.nn.Module):
+    """`count` independent two-layer networks, noisy [count, B, d] and t [count, B] -> score, same shape as noisy."""
+
+    def __init__(self, count: int, dimensions: int, hidden: int, *, generator: torch.Generator):
+        super().__init__()
+        sizes = [dimensions + 6, hidden, hidden, dimensions]
+        self.weights = torch.nn.ParameterList(
+            torch.randn(count, inner, outer, generator=generator) / math.sqrt(inner) * (1.0 if i < 2 else 0.1)
+            for i, (inner, outer) in enumerate(zip(sizes, sizes[1:])))
+        self.biases = torch.nn.ParameterList(torch.zeros(count, 1, outer) for outer in sizes[1:])
+
+    def forward(self, noisy: Tensor, t: Tensor) -> Tensor:
+        rho, deviation = SCHEDULE.rho(t), SCHEDULE.variance(t).sqrt().clamp(min=1e-3)
+        features = torch.stack([rho, deviation, t, torch.cos(3 * t), torch.cos(9 * t), 0.1 * SCHEDULE.snr(t.clamp(min=1e-4)).log()], -1)
+        hidden = torch.cat([noisy, features], -1)
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            hidden = torch.nn.functional.silu(hidden) if i < 2 else hidden
+        return -(noisy * deviation[..., None] + hidden) / deviation[..., None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and from where.
+
+    Args:
+        steps: at which the networks are looked at, rising.
+        seeds: networks per loss.
+        batch: fresh samples a step.
+        hidden: width.
+        base_steps: steps of squared error on broad data (twice the mixture's spread, no components) before the mixture; 0: from scratch.
+        rate: Adam's.
+        samples: drawn at each look.
+    """
+
+    steps: tuple[int, ...]
+    seeds: int = 3
+    batch: int = 128
+    hidden: int = 64
+    base_steps: int = 0
+    rate: float = 2e-3
+    samples: int = 1000
+
+
+def _draw(mixture: Mixture, shape: tuple[int, int], generator: torch.Generator, *, broad: bool) -> Tensor:
+    unit = torch.full((mixture.dimensions,), mixture.separation * mixture.std)
+    noise = torch.randn(*shape, mixture.dimensions, generator=generator)
+    if broad:
+        return (2 * mixture.std + unit) * noise
+    foreign = (torch.rand(*shape, 1, generator=generator) < mixture.fraction).float()
+    return mixture.std * noise + (foreign - mixture.centre) * unit
+
+
+def _look(networks: Networks, mixture: Mixture, count: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(share on the minority's side, share within two deviations of either mean along their line), each [count]."""
+    start = torch.randn(samples, mixture.dimensions, generator=generator).expand(count, samples, mixture.dimensions)
+    flat = start.reshape(count * samples, mixture.dimensions, 1)
+
+    def score(noisy, mask, mu, t):
+        return networks(noisy.view(count, samples, mixture.dimensions), t.view(count, samples)).view_as(noisy)
+
+    ends = ode(score, flat, torch.ones(len(flat), 1, 1), torch.zeros_like(flat), schedule=SCHEDULE, steps=40)
+    along = ends.view(count, samples, mixture.dimensions).sum(-1) / mixture.dimensions ** 0.5
+    side = along - (0.5 - mixture.centre) * mixture.distance
+    settled = ((side.abs() - 0.5 * mixture.distance).abs() < 2 * mixture.std).float()
+    return (side > 0).float().mean(-1), settled.mean(-1)
+
+
+def early_shares(mixture: Mixture, objectives: dict[str, Objective], training: Training, seed: int) -> list[dict]:
+    """Trains every objective on the same draws and counts the samples of the minority as it goes.
+
+    Returns:
+        One row per objective and look: step, mean and standard deviation over seeds of the share, and how many samples are settled.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    per_seed = Networks(training.seeds, mixture.dimensions, training.hidden, generator=generator)
+    networks = Networks(training.seeds * len(objectives), mixture.dimensions, training.hidden, generator=generator)
+    with torch.no_grad():
+        for wide, narrow in zip(networks.parameters(), per_seed.parameters()):
+            wide.copy_(narrow.repeat(len(objectives), 1, 1))
+    optimiser = torch.optim.Adam(networks.parameters(), lr=training.rate)
+    rows = []
+    for step in range(1, training.base_steps + training.steps[-1] + 1):
+        broad = step <= training.base_steps
+        if step == training.base_steps + 1:
+            optimiser = torch.optim.Adam(networks.parameters(), lr=training.rate)
+        loss = _loss(networks, mixture, objectives, training, generator=generator, broad=broad)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step - training.base_steps in training.steps:
+            share, settled = _look(networks, mixture, training.seeds * len(objectives), training.samples, generator)
+            rows += _rows(step - training.base_steps, list(objectives), share.view(len(objectives), -1), settled.view(len(objectives), -1))
+    return rows
+
+
+def _loss(networks: Networks, mixture: Mixture, objectives: dict[str, Objective], training: Training, *,
+          generator: torch.Generator, broad: bool) -> Tensor:
+    shape = (training.seeds, training.batch)
+    clean = _draw(mixture, shape, generator, broad=broad)
+    t = sample_t(training.seeds * training.batch, generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    flat = (-1, mixture.dimensions, 1)
+    noisy = forward_process(clean.view(flat), torch.zeros(()), t, noise.view(flat), SCHEDULE).view_as(clean)
+    count = len(objectives)
+    score = networks(noisy.repeat(count, 1, 1), t.view(shape).repeat(count, 1))
+    plain = Objective()
+    total = torch.zeros(())
+    for objective, guess in zip(objectives.values(), score.chunk(count)):
+        error = residual(guess.reshape(flat), noise.view(flat), t, SCHEDULE)
+        total = total + (plain if broad else objective)(error, t=t, snr=SCHEDULE.snr(t)).mean()
+    return total
+
+
+def _rows(step: int, names: list[str], share: Tensor, settled: Tensor) -> list[dict]:
+    return [{"loss": name, "step": step, "share": float(share[i].mean()), "sd over seeds": float(share[i].std(unbiased=share.shape[1] > 1)),
+             "settled": float(settled[i].mean())} for i, name in enumerate(names)]
