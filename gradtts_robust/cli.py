@@ -152,9 +152,11 @@ def _speak(argv: list[str]) -> None:
         """
 
     asked = _parse("speak", argv, speak)
+    from gradtts_robust.files import check_folder
     from gradtts_robust.speech.audio import save_wav
     from gradtts_robust.training.voice import load
 
+    check_folder(Path(asked["out"]).parent)
     tts = load(asked["model"], device=asked["device"], vocoder=asked["vocoder"])
     speech = tts.speak(asked["text"], **{name: asked[name] for name in (
         "speaker", "steps", "temperature", "length_scale", "solver", "seed")})
@@ -208,18 +210,15 @@ def _corpus(argv: list[str]) -> None:
             seed: for `embedded`: which sentences each voice says.
         """
 
+    from gradtts_robust.files import check_folder
+
     kinds = ["embedded", "librispeech", "libritts", "vctk", "ljspeech", "filelist", "folder"]
     asked = _parse("corpus", argv, corpus, positionals={"kind": {"choices": kinds, "help": "which corpus"}})
-    with _Bars() as bars:
-        if asked["kind"] == "embedded":
-            from gradtts_robust.data.generated import VOICES, generate
-
-            voices = asked["speakers"] or [name for name, voice in VOICES.items() if {
-                "all": True, "base": not voice.target, "targets": voice.target}[asked["part"]]]
-            path = generate(Path(asked["out"]), voices=voices, sentences_per_voice=asked["sentences"], seed=asked["seed"],
-                            progress=lambda done, total: bars("voices", done, total))
-            print(path)
-            return
+    if asked["kind"] == "embedded":
+        check_folder(asked["out"])
+        print(_embedded(asked))
+        return
+    check_folder(Path(asked["out"]).parent)
     if not asked["root"]:
         raise ValueError(f"corpus {asked['kind']} needs --root, the corpus' folder")
     from gradtts_robust.data.corpora import CORPORA
@@ -228,6 +227,16 @@ def _corpus(argv: list[str]) -> None:
     utterances = CORPORA[asked["kind"]](Path(asked["root"]), subset=asked["subset"], speakers=asked["speakers"], limit=asked["limit"])
     write_manifest(Path(asked["out"]), utterances)
     print(f"{asked['out']}: {len(utterances)} utterances of {len({u.speaker for u in utterances})} speakers")
+
+
+def _embedded(asked: dict) -> Path:
+    from gradtts_robust.data.generated import VOICES, generate
+
+    voices = asked["speakers"] or [name for name, voice in VOICES.items() if {
+        "all": True, "base": not voice.target, "targets": voice.target}[asked["part"]]]
+    with _Bars() as bars:
+        return generate(Path(asked["out"]), voices=voices, sentences_per_voice=asked["sentences"], seed=asked["seed"],
+                        progress=lambda done, total: bars("voices", done, total))
 
 
 def _doctor(argv: list[str]) -> int:

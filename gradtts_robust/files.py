@@ -38,3 +38,17 @@ def atomic_text(path: str | os.PathLike, text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_folder(folder: str | os.PathLike) -> None:
+    """Refuses a folder that cannot be made or written to, before anything is computed for it; makes nothing.
+
+    Raises:
+        ValueError: a file stands in its way, or its nearest parent is not ours to write to.
+    """
+    path = Path(folder).absolute()
+    nearest = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+    if not nearest.is_dir():
+        raise ValueError(f"{folder}: {nearest} is no folder; choose another place to write to")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: the folder {nearest} cannot be written to; choose another one")

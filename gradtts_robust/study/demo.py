@@ -19,7 +19,9 @@ from ..speech.audio import mel_spectrogram
 from ..speech.espeak import speak_all
 from ..training.adapt import shipped_base, split_target
 from ..training.checkpoint import load_checkpoint
+from ..training.loop import build_objective
 from ..training.record import check_same_run
+from ..training.setup import check_settings
 from .evaluation import read_sentences, write_sample
 from .experiment import Stages, Summary, ceiling_line, judge_adaptation
 from .report import findings, write_report
@@ -49,6 +51,8 @@ def run_demo(config: DemoConfig, *, progress: Stages | None = None) -> Summary:
         raise ValueError(f"the base has heard the voice {config.voice!r}; choose one that it has not")
     for one in runs.values():
         check_same_run(Path(one.out), one)
+        check_settings(one.optim, iterations=one.iterations, seed=one.seed)
+        build_objective(one.objective, base.model.config)
     make_corpus(config, progress=progress)
     speak_natural(config)
     foreign = _foreign_files(runs[DIRTY])
