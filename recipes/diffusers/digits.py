@@ -5,8 +5,8 @@
 
 scikit-learn's 8x8 digits are split in halves, by class and seed. A classifier learns one half. On the other half's images of one class,
 the target, an unconditional DDPM of Hugging Face diffusers is trained; to them a share of off-class digits of that half is added, drawn
-at random or by the distance to the mean target image: the nearest (most similar) or the farthest (least). S is the share of
-the samples that the classifier takes for the target, R = S(dirty) - S(clean) of the same objective, seed and step. The learning rate of every
+at random or by their distance to the mean target image: the nearest (most similar) or the farthest (least). S is the share of the samples
+that the classifier takes for the target, R = S(dirty) - S(clean) of the same objective, seed and step. The learning rate of every
 objective is the one of the same grid that brings samples nearest to unseen target images (energy distance) on clean data of other seeds.
 """
 from __future__ import annotations
@@ -201,9 +201,10 @@ def study(plan: Plan, out: Path, *, jobs: int) -> pd.DataFrame:
         raise ValueError(f"{record} is of a study with other settings; give another --out")
     atomic_text(record, settings)
     rates = choose_rates(plan, out / "rates.csv", jobs=jobs)
-    dirt = [("random", 0.0), *((pick, fraction) for fraction in plan.fractions for pick in plan.picks)]
+    # clean first, then the dirtiest: a study cut short is whole as far as it got
+    dirt = [("random", 0.0), *((pick, fraction) for fraction in sorted(plan.fractions, reverse=True) for pick in plan.picks)]
     runs = [Run(name, rates[name], pick, fraction, seed)
-            for seed in range(plan.seeds) for name in plan.objectives for pick, fraction in dirt]
+            for pick, fraction in dirt for seed in range(plan.seeds) for name in plan.objectives]
     return execute(runs, plan, out / "results.csv", jobs=jobs)
 
 
