@@ -190,6 +190,7 @@ class PretrainConfig:
     model: dict = field(default_factory=dict)
     text: TextConfig = field(default_factory=TextConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(
         learning_rate=5e-4, warmup=200, decay=True, ema=0.999, checkpoint_every=500, keep_models=3))
     iterations: int = 20000
@@ -252,6 +253,7 @@ class AdaptConfig:
     utterances: int = 0
     iterations: int = 350
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradtts_robust.config import ModelConfig
 from gradtts_robust.model.alignment import frame_symbols, log_prior, search_durations
-from gradtts_robust.model.conditioning import SpeakerTable
+from gradtts_robust.model.conditioning import Perturbation, SpeakerTable
 from gradtts_robust.model.diffusion import NoiseSchedule, forward_process, residual, sample_t
 from gradtts_robust.model.encoder import N_MELS, Encoded, TextEncoder, sequence_mask
 from gradtts_robust.model.lean import LeanUNet
@@ -121,7 +121,8 @@ class GradTTS(nn.Module):
         return SAMPLERS[solver](score, start, mask, mu, schedule=self.schedule, steps=steps, generator=generator)
 
     def diffusion_terms(self, mel: Tensor, mask: Tensor, mu: Tensor, t: Tensor, speakers: Tensor | None = None, *, noise: Tensor,
-                        objective: Objective, weights: Tensor | None = None) -> Tensor:
+                        objective: Objective, weights: Tensor | None = None, rows: Tensor | None = None,
+                        input_noise: Tensor | None = None) -> Tensor:
         """The diffusion loss at given times and noise.
 
         Args:
@@ -129,17 +130,21 @@ class GradTTS(nn.Module):
             noise: xi, standard normal, [B, 80, F].
             objective: what the residual sqrt(lambda) s + xi costs.
             weights: of the examples, [B].
+            rows: the speakers' rows [B, speaker_dim]; None for those of the table.
+            input_noise: what is put into X_t where that is not the target, [B, 80, F].
 
         Returns:
             [B].
         """
         noise = noise * mask
-        noisy = forward_process(mel, mu, t, noise, self.schedule) * mask
-        errors = residual(self.score(noisy, mask, mu, t, speakers), noise, t, self.schedule)
+        noisy = forward_process(mel, mu, t, noise if input_noise is None else input_noise * mask, self.schedule) * mask
+        score = self.decoder.estimator(noisy, mask, mu, t, self._rows(speakers) if rows is None else rows)
+        errors = residual(score, noise, t, self.schedule)
         return objective(errors, t=t, snr=self.schedule.snr(t), mask=mask, weights=weights)
 
     def training_terms(self, batch, *, objective: Objective | None, segment_frames: int | None, generator: torch.Generator | None,
-                       weights: Tensor | None = None, stratified: bool = False) -> dict[str, Tensor]:
+                       weights: Tensor | None = None, stratified: bool = False,
+                       perturbation: Perturbation | None = None) -> dict[str, Tensor]:
         """The three losses of Grad-TTS, per example.
 
         Encoder and prior see whole utterances, the score network a random segment of each. The diffusion term reaches the encoder
@@ -152,6 +157,7 @@ class GradTTS(nn.Module):
             generator: on the CPU: draws segments, then times, then noise, so that a seed means the same on every device.
             weights: of the examples in the diffusion term, [B].
             stratified: spread the batch's times evenly, see `diffusion.sample_t`.
+            perturbation: of what the score network is told, drawn after all else; nothing where the whole model is in `eval()`.
 
         Returns:
             `duration`, the mean over symbols of the squared error of the log-duration; `prior`, 0.5 ((mel - mu)^2 + log 2 pi) as the mean
@@ -178,8 +184,13 @@ class GradTTS(nn.Module):
         mel, mu = (_at_frames(values, frames) * segment_mask for values in (mel, mu))
         t = sample_t(len(mel), generator, stratified=stratified).to(mel)
         noise = torch.randn(mel.shape, generator=generator, dtype=torch.float32).to(mel)
-        diffusion = self.diffusion_terms(
-            mel, segment_mask, mu, t, batch.speakers, noise=noise, objective=objective, weights=weights)
+        rows, input_noise = self._rows(batch.speakers), noise
+        if perturbation is not None and any(part.training for part in self.children()):
+            rows = rows if rows is None else perturbation.speaker(rows, self.spk_emb.weight, generator)
+            mu = perturbation.mu(mu, generator) * segment_mask
+            input_noise = perturbation.noise(noise, generator)
+        diffusion = self.diffusion_terms(mel, segment_mask, mu, t, batch.speakers, noise=noise, objective=objective, weights=weights,
+                                         rows=rows, input_noise=input_noise)
         return {"duration": duration, "prior": prior, "diffusion": diffusion}
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from ..config import AdaptConfig
 from ..data.corruption import corrupt, write_records
 from ..data.dataset import Features, prepare_features
 from ..data.manifest import Utterance, read_manifest, validate, write_manifest
-from ..model.conditioning import add_speaker, nearest_row
+from ..model.conditioning import add_speaker, build_perturbation, nearest_row
 from ..model.gradtts import GradTTS
 from . import setup
 from .checkpoint import Checkpoint, load_checkpoint, verify_hash
@@ -84,6 +84,7 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
     out = Path(config.out)
     prepared = prepare_adaptation(config, progress=progress)
     objective = build_objective(config.objective, prepared.model.config)
+    perturbation = build_perturbation(config.conditioning, prepared.model.config)
     out.mkdir(parents=True, exist_ok=True)
     write_config(out, config)
     write_records(out / "corruption.csv", prepared.records)
@@ -94,7 +95,8 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
         prepared.model, prepared.features, {config.speaker: prepared.row or 0}, objective=objective, optim=config.optim,
         iterations=config.iterations, out=out, seed=config.seed, device=config.device, trainable=config.train,
         speaker_row=prepared.row, text=start.text, speakers=start.speakers, embeddings=start.embeddings,
-        default_speaker=start.default_speaker, save_start=True, on_checkpoint=on_checkpoint, progress=step_stage(progress, "adapt"))
+        default_speaker=start.default_speaker, perturbation=perturbation, save_start=True, on_checkpoint=on_checkpoint,
+        progress=step_stage(progress, "adapt"))
     return AdaptResult(out, prepared, training)
 
 
@@ -111,6 +113,7 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
     split = split_target(config)
     base = load_checkpoint(config.base or shipped_base())
     build_objective(config.objective, base.model.config)
+    build_perturbation(config.conditioning, base.model.config)
     if config.train == "speaker" and base.model.config.n_speakers == 1:
         raise ValueError("train is 'speaker', but the base has a single speaker and no speaker table; choose all or decoder")
     cache = config.cache or Path(config.out).parent / "features"

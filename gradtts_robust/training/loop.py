@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig, ObjectiveConfig, OptimConfig, TextConfig
 from ..data.dataset import Batch, Features, batch_indices, collate
 from ..losses import Objective
+from ..model.conditioning import Perturbation
 from ..model.gradtts import GradTTS
 from . import ema, setup
 from .checkpoint import Checkpoint
@@ -90,20 +91,20 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 class Loss(nn.Module):
     """A batch in, the three terms' means out: what is wrapped for autocast and for several processes."""
 
-    def __init__(self, model: GradTTS, objective: Objective | None, optim: OptimConfig):
+    def __init__(self, model: GradTTS, objective: Objective | None, optim: OptimConfig, perturbation: Perturbation | None):
         super().__init__()
-        self.model, self.objective, self.optim = model, objective, optim
+        self.model, self.objective, self.optim, self.perturbation = model, objective, optim, perturbation
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         terms = self.model.training_terms(batch, objective=self.objective, segment_frames=self.optim.segment_frames, generator=generator,
-                                          stratified=self.optim.timesteps == "stratified")
+                                          stratified=self.optim.timesteps == "stratified", perturbation=self.perturbation)
         return {name: terms[name].float().mean() for name in TERMS}
 
 
 def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, int], *, objective: Objective, optim: OptimConfig,
           iterations: int, out: str | Path, seed: int, device: str = "auto", trainable: str | None = None,
           speaker_row: int | None = None, text: TextConfig, speakers: list[str], embeddings: Tensor | None = None,
-          default_speaker: str | None = None, aligned_first: int = 0, save_start: bool = False,
+          default_speaker: str | None = None, aligned_first: int = 0, perturbation: Perturbation | None = None, save_start: bool = False,
           on_checkpoint: OnCheckpoint | None = None, progress: Progress | None = None, resume: bool = True) -> TrainResult:
     """Trains `model` in place up to `iterations` steps and writes checkpoints, metrics and events to `out`.
 
@@ -117,6 +118,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
         speaker_row: the only row of the table that may move; None for every row.
         text, speakers, embeddings, default_speaker: kept in the checkpoints, see `Checkpoint`.
         aligned_first: steps at the start that draw from utterances with known durations, where there are any.
+        perturbation: of the score network's conditions.
         save_start: write checkpoint 0, the model before its first step.
         on_checkpoint: called with each checkpoint's folder and contents, in its main process; again after a resume for the
             checkpoint that it went on from, since it may have died within the call. Must leave the weights as they are.
@@ -139,7 +141,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
           setup.only_trainable(model, trainable or "all", speaker_row) as trained):
         state = _start(model.to(accelerator.device), trained, optim, out)
         run = _Run(accelerator, objective if trainable != "encoder" else None, optim, iterations, out, seed, labels, features, speaker_ids,
-                   aligned, aligned_first)
+                   aligned, aligned_first, perturbation)
         with _recording(run, state) as record:
             _loop(run, state, record, save_start, on_checkpoint, progress)
     return TrainResult(out, state.step, saved_checkpoints(out), time.monotonic() - began)
@@ -160,6 +162,7 @@ class _Run:
     speaker_ids: dict[str, int]
     aligned: Sequence[Features]
     aligned_first: int
+    perturbation: Perturbation | None
 
 
 def _start(model: GradTTS, trained: list[nn.Parameter], optim: OptimConfig, out: Path) -> State:
@@ -198,7 +201,7 @@ def _recording(run: _Run, state: State) -> Iterator[Record | None]:
 
 def _loop(run: _Run, state: State, record: Record | None, save_start: bool, on_checkpoint: OnCheckpoint | None,
           progress: Progress | None) -> None:
-    loss = run.accelerator.prepare(Loss(state.model, run.objective, run.optim))
+    loss = run.accelerator.prepare(Loss(state.model, run.objective, run.optim, run.perturbation))
     if state.step or save_start:
         _checkpoint(run, state, record, on_checkpoint, write=not state.step)
     while state.step < run.iterations:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..config import PRESETS, ModelConfig, PretrainConfig, TextConfig, from_dict
 from ..data.dataset import Features, load_features, prepare_usable_features, save_features
 from ..data.manifest import read_manifests, validate
+from ..model.conditioning import build_perturbation
 from ..model.gradtts import GradTTS
 from ..speech.text import SYMBOLS
 from . import setup
@@ -60,18 +61,19 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
     setup.check_settings(config.optim, iterations=config.iterations, seed=config.seed)
     setup.resolve_device(config.device)
     build_objective(config.objective, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
+    build_perturbation(config.conditioning, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
     check_same_run(out, config)
     corpus = read_corpus(config, progress=progress)
     mean, std = mel_statistics(corpus.features)
     shape = model_config(config, n_speakers=len(corpus.speakers), mel_mean=mean, mel_std=std)
-    objective = build_objective(config.objective, shape)
+    objective, perturbation = build_objective(config.objective, shape), build_perturbation(config.conditioning, shape)
     model, features = _start(config, shape, corpus, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     write_config(out, config)
     write_skipped(out, corpus.skipped)
     train(model, features, corpus.rows, objective=objective, optim=config.optim,
           iterations=config.iterations, out=out, seed=config.seed, device=config.device, text=config.text, speakers=corpus.speakers,
-          embeddings=corpus.embeddings, trainable=config.train, aligned_first=config.aligned_first,
+          embeddings=corpus.embeddings, trainable=config.train, aligned_first=config.aligned_first, perturbation=perturbation,
           progress=step_stage(progress, "pretrain"))
     return out
 
