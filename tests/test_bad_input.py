@@ -199,7 +199,7 @@ def test_comparing_badly_is_told_in_one_line(reference, told, world, capsys):
 def test_libraries_add_nothing_to_the_line(world, tmp_path):
     """In a process of its own, where warnings of imports would show."""
     words = [str(word) for word in adapt(world, tmp_path / "out", manifest="cut")]
-    done = subprocess.run([sys.executable, "-m", "gradtts_robust", *words], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "gradtts_robust", *words], capture_output=True, text=True, timeout=280)
     assert done.returncode == 2 and not done.stdout and not (tmp_path / "out").exists()
     assert re.fullmatch(r"gradtts-robust adapt: \S*cut.wav: cut off.*\n", done.stderr), done.stderr
 
