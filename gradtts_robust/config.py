@@ -97,6 +97,8 @@ class ObjectiveConfig:
         normalise_weighting: divide by the mean weight over uniform t.
         level: where the penalty acts: mel bins, frames, what an utterance's frames have in common, or the whole example.
         matched: squared error weighted over t as the penalty weighs residuals that are small, or of size 1 (`unit` or true).
+        example_weights: in adaptation, trust each utterance only as far as its voice agrees with the majority's (`agreement`), by
+            Resemblyzer; judge such runs by `evaluation.encoder ecapa` too. Blind to wrong text; see `training.weights`.
     """
 
     penalty: str = "l2"
@@ -110,6 +112,7 @@ class ObjectiveConfig:
     normalise_weighting: bool = True
     level: Literal["bin", "frame", "pooled", "example"] = "bin"
     matched: bool | Literal["small", "unit"] = False
+    example_weights: Literal["none", "agreement"] = "none"
 
 
 @dataclass

@@ -22,6 +22,7 @@ from .checkpoint import Checkpoint, load_checkpoint, verify_hash
 from .loop import OnCheckpoint, TrainResult, build_objective, train
 from .record import Stages, check_same_run, step_stage, write_config
 from .speakers import embed_speakers, embed_utterances
+from .weights import WEIGHTS, ExampleWeights, weigh, write_weights
 
 NEAREST = 5
 SHIPPED_BASE = "base-small"
@@ -48,6 +49,7 @@ class Prepared:
         utterances: what is trained on, dirt included, all labelled as the target's; `features` in the same order.
         reference: the target's clean utterances that training never sees.
         records: what was done to each utterance, see `data.corruption`.
+        weights: how far each is trusted, where `objective.example_weights` asks for it.
     """
 
     model: GradTTS
@@ -57,6 +59,7 @@ class Prepared:
     features: list[Features]
     reference: list[Utterance]
     records: list[dict]
+    weights: ExampleWeights | None = None
 
 
 @dataclass
@@ -71,8 +74,8 @@ class AdaptResult:
 def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, progress: Stages | None = None) -> AdaptResult:
     """Adapts a base as `config` says; goes on where an earlier call was cut off.
 
-    The run folder gets, besides what `train` writes, `config.yaml`, `corruption.csv` and the manifests `train.csv` and
-    `reference.csv`.
+    The run folder gets, besides what `train` writes, `config.yaml`, `corruption.csv`, the manifests `train.csv` and
+    `reference.csv`, and `weights.csv` where the utterances are weighted.
 
     Args:
         on_checkpoint: called with a checkpoint's folder and contents, first with step 0, the base before its first step.
@@ -88,6 +91,8 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
     out.mkdir(parents=True, exist_ok=True)
     write_config(out, config)
     write_records(out / "corruption.csv", prepared.records)
+    if prepared.weights:
+        write_weights(out / WEIGHTS, prepared.weights, prepared.records)
     write_manifest(out / "train.csv", prepared.utterances)
     write_manifest(out / "reference.csv", prepared.reference)
     start = prepared.start
@@ -95,8 +100,8 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
         prepared.model, prepared.features, {config.speaker: prepared.row or 0}, objective=objective, optim=config.optim,
         iterations=config.iterations, out=out, seed=config.seed, device=config.device, trainable=config.train,
         speaker_row=prepared.row, text=start.text, speakers=start.speakers, embeddings=start.embeddings,
-        default_speaker=start.default_speaker, perturbation=perturbation, save_start=True, on_checkpoint=on_checkpoint,
-        progress=step_stage(progress, "adapt"))
+        default_speaker=start.default_speaker, perturbation=perturbation, weights=prepared.weights, save_start=True,
+        on_checkpoint=on_checkpoint, progress=step_stage(progress, "adapt"))
     return AdaptResult(out, prepared, training)
 
 
@@ -125,10 +130,13 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
                     protected={u.id for u in split.reference})
     validate([*dirty.utterances, *split.reference])
     features = prepare_features(dirty.utterances, base.text, cache, progress=_stage(progress, "features"))
-    heard = embed_utterances(dirty.utterances, cache, progress=_stage(progress, "voice")) if base.embeddings is not None else None
-    model, start = with_new_speaker(base, config.speaker, heard)
+    kind, heard, weights = config.objective.example_weights, None, None
+    if base.embeddings is not None or kind != "none":
+        heard = embed_utterances(dirty.utterances, cache, progress=_stage(progress, "voice"))
+        weights = weigh(kind, dirty.utterances, features, heard)
+    model, start = with_new_speaker(base, config.speaker, heard, weights and weights.values)
     row = model.config.n_speakers - 1 if model.config.n_speakers > 1 else None
-    return Prepared(model, start, row, dirty.utterances, features, split.reference, dirty.records)
+    return Prepared(model, start, row, dirty.utterances, features, split.reference, dirty.records, weights)
 
 
 def split_target(config: AdaptConfig) -> Split:
@@ -153,13 +161,15 @@ def split_target(config: AdaptConfig) -> Split:
     return Split(learnt[: config.utterances or None], own[len(own) - kept:], [u for u in utterances if u.speaker != config.speaker])
 
 
-def with_new_speaker(base: Checkpoint, name: str, heard: np.ndarray | None) -> tuple[GradTTS, Checkpoint]:
+def with_new_speaker(base: Checkpoint, name: str, heard: np.ndarray | None,
+                     weights: np.ndarray | None = None) -> tuple[GradTTS, Checkpoint]:
     """The base's model with a row for a new speaker, and what its checkpoints are to say.
 
     Args:
         name: the new speaker's.
         heard: embeddings of what is trained on [N, D], unit rows: the row starts as the similarity-weighted mean of the rows
             of the nearest base speakers. None where the base's embeddings are unknown: it then starts as the mean of all rows.
+        weights: of what is heard, [N]; None for all alike.
 
     Raises:
         ValueError: the base has a speaker of this name.
@@ -175,7 +185,7 @@ def with_new_speaker(base: Checkpoint, name: str, heard: np.ndarray | None) -> t
     if heard is None or base.embeddings is None:
         row, embeddings = base.model.spk_emb.weight.detach().mean(dim=0), None
     else:
-        mean = torch.from_numpy(heard).mean(dim=0)
+        mean = torch.from_numpy(np.average(heard, axis=0, weights=weights).astype(np.float32))
         target = mean / mean.norm()
         row = nearest_row(base.model.spk_emb, base.embeddings, target, k=NEAREST)
         embeddings = torch.cat([base.embeddings, target[None].to(base.embeddings)])

@@ -26,6 +26,7 @@ from . import ema, setup
 from .checkpoint import Checkpoint
 from .history import Progress, checkpoint_folder, keep_newest, newest_state, read_state, saved_checkpoints, write_checkpoint
 from .record import Record, write_environment
+from .weights import ExampleWeights, check_kind
 
 TERMS = ("duration", "prior", "diffusion")
 OnCheckpoint = Callable[[Path, Checkpoint], None]
@@ -70,7 +71,10 @@ class TrainResult:
 
 def build_objective(config: ObjectiveConfig, model: ModelConfig) -> Objective:
     """The objective of the settings, for the model's noise schedule."""
-    return Objective(**asdict(config), beta_min=model.beta_min, beta_max=model.beta_max)
+    settings = asdict(config)
+    # weights per example are the data's affair and not the loss'
+    check_kind(settings.pop("example_weights"))
+    return Objective(**settings, beta_min=model.beta_min, beta_max=model.beta_max)
 
 
 def learning_rate(optim: OptimConfig, *, step: int, iterations: int) -> float:
@@ -95,17 +99,18 @@ class Loss(nn.Module):
         super().__init__()
         self.model, self.objective, self.optim, self.perturbation = model, objective, optim, perturbation
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, generator: torch.Generator, weights: Tensor | None = None) -> dict[str, Tensor]:
         terms = self.model.training_terms(batch, objective=self.objective, segment_frames=self.optim.segment_frames, generator=generator,
                                           stratified=self.optim.timesteps == "stratified", perturbation=self.perturbation)
-        return {name: terms[name].float().mean() for name in TERMS}
+        return {name: (terms[name].float() if weights is None else terms[name].float() * weights).mean() for name in TERMS}
 
 
 def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, int], *, objective: Objective, optim: OptimConfig,
           iterations: int, out: str | Path, seed: int, device: str = "auto", trainable: str | None = None,
           speaker_row: int | None = None, text: TextConfig, speakers: list[str], embeddings: Tensor | None = None,
-          default_speaker: str | None = None, aligned_first: int = 0, perturbation: Perturbation | None = None, save_start: bool = False,
-          on_checkpoint: OnCheckpoint | None = None, progress: Progress | None = None, resume: bool = True) -> TrainResult:
+          default_speaker: str | None = None, aligned_first: int = 0, perturbation: Perturbation | None = None,
+          weights: ExampleWeights | None = None, save_start: bool = False, on_checkpoint: OnCheckpoint | None = None,
+          progress: Progress | None = None, resume: bool = True) -> TrainResult:
     """Trains `model` in place up to `iterations` steps and writes checkpoints, metrics and events to `out`.
 
     A run that finds its own checkpoints in `out` goes on from the newest, whatever weights `model` came with.
@@ -119,6 +124,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
         text, speakers, embeddings, default_speaker: kept in the checkpoints, see `Checkpoint`.
         aligned_first: steps at the start that draw from utterances with known durations, where there are any.
         perturbation: of the score network's conditions.
+        weights: of the examples, on all three terms; None weighs all alike.
         save_start: write checkpoint 0, the model before its first step.
         on_checkpoint: called with each checkpoint's folder and contents, in its main process; again after a resume for the
             checkpoint that it went on from, since it may have died within the call. Must leave the weights as they are.
@@ -141,7 +147,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
           setup.only_trainable(model, trainable or "all", speaker_row) as trained):
         state = _start(model.to(accelerator.device), trained, optim, out)
         run = _Run(accelerator, objective if trainable != "encoder" else None, optim, iterations, out, seed, labels, features, speaker_ids,
-                   aligned, aligned_first, perturbation)
+                   aligned, aligned_first, perturbation, weights)
         with _recording(run, state) as record:
             _loop(run, state, record, save_start, on_checkpoint, progress)
     return TrainResult(out, state.step, saved_checkpoints(out), time.monotonic() - began)
@@ -163,6 +169,7 @@ class _Run:
     aligned: Sequence[Features]
     aligned_first: int
     perturbation: Perturbation | None
+    weights: ExampleWeights | None
 
 
 def _start(model: GradTTS, trained: list[nn.Parameter], optim: OptimConfig, out: Path) -> State:
@@ -227,7 +234,8 @@ def _step(run: _Run, state: State, loss: nn.Module) -> dict:
     rate = learning_rate(optim, step=state.step, iterations=run.iterations)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    terms = loss(_batch(run, state.step), generator)
+    batch = _batch(run, state.step)
+    terms = loss(batch, generator, run.weights and run.weights.of(batch.keys, accelerator.device))
     accelerator.backward(sum(terms.values()))
     norms = [nn.utils.clip_grad_norm_(part.parameters(), optim.clip) for part in (state.model.encoder, state.model.decoder)]
     state.optimizer.step()

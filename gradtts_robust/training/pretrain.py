@@ -60,6 +60,9 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
     out = Path(config.out)
     setup.check_settings(config.optim, iterations=config.iterations, seed=config.seed)
     setup.resolve_device(config.device)
+    if config.objective.example_weights != "none":
+        raise ValueError(f"objective.example_weights is {config.objective.example_weights!r}, which weighs one target's utterances in "
+                         "adaptation; set it to none for pretraining")
     build_objective(config.objective, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
     build_perturbation(config.conditioning, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
     check_same_run(out, config)
