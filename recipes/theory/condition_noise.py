@@ -233,10 +233,10 @@ def draw(population: list[dict], finite: list[dict]) -> pyplot.Figure:
         right.plot([row["gamma"] for row in rows], [100 * row["change of E[W2^2]"] / row["E[W2^2] at 0"] for row in rows],
                    linestyle=dash, color=grey, marker=marker, markersize=4, label=f"n = {count}")
     right.axhline(0, color="0.7", linewidth=0.8)
-    right.set_ylim(-4, 4)
+    right.set_ylim(-9, 6)
     right.set_xlabel("gamma")
     right.set_ylabel("change of E[W2^2] on n examples, %")
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="upper left")
     return figure
 
 
