@@ -194,6 +194,7 @@ class PretrainConfig:
     text: TextConfig = field(default_factory=TextConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
+    corruption: ConditionNoiseConfig = field(default_factory=ConditionNoiseConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(
         learning_rate=5e-4, warmup=200, decay=True, ema=0.999, checkpoint_every=500, keep_models=3))
     iterations: int = 20000

@@ -173,6 +173,6 @@ def _foreign_record(utterance: Utterance, replaced: str) -> dict:
 def write_records(path: str | os.PathLike, records: Sequence[Mapping]) -> None:
     """Writes records as CSV, `corrupted` as 1 or 0, whole or not at all."""
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, RECORD_FIELDS)
+        writer = csv.DictWriter(file, list(records[0]) if records else RECORD_FIELDS)
         writer.writeheader()
         writer.writerows({**record, "corrupted": int(record["corrupted"])} for record in records)

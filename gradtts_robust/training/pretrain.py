@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..config import PRESETS, ModelConfig, PretrainConfig, TextConfig, from_dict
+from ..data.condition_noise import check_settings as check_condition_noise
+from ..data.condition_noise import corrupt_conditions
+from ..data.corruption import write_records
 from ..data.dataset import Features, load_features, prepare_usable_features, save_features
 from ..data.manifest import read_manifests, validate
 from ..model.conditioning import build_perturbation
@@ -35,12 +38,14 @@ class Corpus:
         speakers: names in the order of the speaker table's rows.
         embeddings: [n_speakers, D] float32 unit rows of Resemblyzer, or None where they are unknown.
         skipped: (id, reason) of utterances that no model can learn, such as a text longer than its audio.
+        records: what was done to each utterance, see `data.condition_noise`; empty where nothing was.
     """
 
     features: list[Features]
     speakers: list[str]
     embeddings: Tensor | None
     skipped: list[tuple[str, str]]
+    records: list[dict] = field(default_factory=list)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -65,6 +70,7 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
                          "adaptation; set it to none for pretraining")
     build_objective(config.objective, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
     build_perturbation(config.conditioning, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
+    check_condition_noise(config.corruption)
     check_same_run(out, config)
     corpus = read_corpus(config, progress=progress)
     mean, std = mel_statistics(corpus.features)
@@ -74,6 +80,8 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     write_config(out, config)
     write_skipped(out, corpus.skipped)
+    if corpus.records:
+        write_records(out / "corruption.csv", corpus.records)
     train(model, features, corpus.rows, objective=objective, optim=config.optim,
           iterations=config.iterations, out=out, seed=config.seed, device=config.device, text=config.text, speakers=corpus.speakers,
           embeddings=corpus.embeddings, trainable=config.train, aligned_first=config.aligned_first, perturbation=perturbation,
@@ -123,7 +131,9 @@ def read_corpus(config: PretrainConfig, *, progress: Stages | None = None) -> Co
         raise ValueError("no manifest given; name at least one with --manifests")
     packed = [path for path in config.manifests if str(path).endswith(PACKED)]
     manifests = [path for path in config.manifests if path not in packed]
-    features, embeddings, skipped = [], {}, []
+    if packed and config.corruption.kind != "none":
+        raise ValueError(f"{packed[0]}: packed features cannot be given wrong conditions; name manifests, or set corruption.kind to none")
+    features, embeddings, skipped, records = [], {}, [], []
     for path in packed:
         features += load_features(path)
         beside = speakers_path(path)
@@ -135,6 +145,11 @@ def read_corpus(config: PretrainConfig, *, progress: Stages | None = None) -> Co
             raise ValueError(f"speaker {min(shared)!r} stands in a manifest and in packed features; pack them together")
         validate(utterances)
         cache = config.cache or Path(config.out).parent / "features"
+        if config.corruption.kind != "none":
+            similar = config.corruption.kind == "asymmetric"
+            known = embed_speakers(utterances, cache, progress=_stage(progress, "speakers")) if similar else None
+            wrong = corrupt_conditions(utterances, config.corruption, embeddings=known)
+            utterances, records = wrong.utterances, wrong.records
         jobs = (os.cpu_count() or 1) if len(utterances) >= MANY else 1
         prepared = prepare_usable_features(utterances, config.text, cache, progress=_stage(progress, "features"), n_jobs=jobs)
         features, skipped = features + prepared.features, prepared.skipped
@@ -142,7 +157,7 @@ def read_corpus(config: PretrainConfig, *, progress: Stages | None = None) -> Co
     speakers = sorted({f.speaker for f in features})
     known = all(name in embeddings for name in speakers)
     table = torch.stack([torch.as_tensor(embeddings[name]) for name in speakers]) if known else None
-    return Corpus(features, speakers, table, skipped)
+    return Corpus(features, speakers, table, skipped, records)
 
 
 def pack(manifests: Sequence[str], path: str | Path, *, text: TextConfig, cache: str | Path | None = None,
