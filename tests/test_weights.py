@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from study_base import check_page, tiny_adaptation, tiny_base
 from training_data import BASE_VOICES, SPEAKERS, TARGET, TINY, corpus, tiny_features, tiny_model, tiny_optim, train_settings
 
 from gradtts_robust.config import AdaptConfig, CorruptionConfig, EvaluationConfig, ObjectiveConfig, PretrainConfig
 from gradtts_robust.data.manifest import read_manifest, write_manifest
 from gradtts_robust.losses import Objective
+from gradtts_robust.study.experiment import run_adaptation
 from gradtts_robust.training.adapt import adapt
 from gradtts_robust.training.loop import Loss, build_objective, train
 from gradtts_robust.training.pretrain import pretrain
@@ -169,6 +171,18 @@ def test_a_weighted_run_says_whom_it_distrusted_and_resumes_bit_equal(base, tmp_
     target = whole.prepared.start.embeddings[-1].numpy()
     clean = adapt(run_settings(base, tmp_path / "clean", corruption=CorruptionConfig(), iterations=1)).prepared.start.embeddings[-1].numpy()
     assert target @ clean > 0.97, "the foreign clips do not move the start of the speaker's row"
+
+
+def test_the_report_and_the_terminal_say_whom_a_run_distrusted(tmp_path):
+    config = tiny_adaptation(tiny_base(tmp_path / "base.safetensors"), corpus(), tmp_path / "run", **{
+        "speaker": TARGET, "utterances": 5, "iterations": 2, "cache": str(corpus().parent / "features"),
+        "corruption": CorruptionConfig(kind="foreign", fraction=0.4, speakers=1), "objective": ObjectiveConfig(example_weights="agreement"),
+        "evaluation": EvaluationConfig(sentences="1", reference_utterances=1, steps=2)})
+    summary = run_adaptation(config)
+    assert summary.text.splitlines()[-1] == "weights: 2 of 5 clips got a weight below 0.5; of the 2 dirty ones 2"
+    assert set(summary.table["condition"]) == {"dirty-l2-agreement"}
+    text = " ".join(check_page(summary.report).text.split())
+    assert "dirty-l2-agreement: clips distrusted, 2 of 5" in text and text.count("another voice: ") == 2
 
 
 def test_the_table_of_weights(tmp_path):

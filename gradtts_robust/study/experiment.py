@@ -14,6 +14,7 @@ from ..training.checkpoint import load_checkpoint
 from ..training.history import newest_state, saved_checkpoints
 from ..training.record import check_same_run
 from ..training.setup import resolve_device
+from ..training.weights import WEIGHTS, read_weights, weights_line
 from .evaluation import Evaluation, load_tools
 from .report import write_report
 from .results import ceilings, read_evaluation, read_results, summarise
@@ -31,8 +32,10 @@ class Summary:
 
 
 def condition_name(config: AdaptConfig) -> str:
-    """What a run is called where nobody named it, such as `clean-l2` or `dirty-pseudo_huber`."""
-    return f"{'dirty' if config.corruption.fraction else 'clean'}-{config.objective.penalty}"
+    """What a run is called where nobody named it, such as `clean-l2`, `dirty-pseudo_huber` or `dirty-l2-agreement`."""
+    weights = config.objective.example_weights
+    parts = ("dirty" if config.corruption.fraction else "clean", config.objective.penalty, *([weights] if weights != "none" else []))
+    return "-".join(parts)
 
 
 def run_adaptation(config: AdaptConfig, *, progress: Stages | None = None, condition: str = "", foreign: Sequence[str] = ()) -> Summary:
@@ -51,7 +54,8 @@ def run_adaptation(config: AdaptConfig, *, progress: Stages | None = None, condi
     """
     table = judge_adaptation(config, progress=progress, condition=condition, foreign=foreign)
     out = Path(config.out)
-    return Summary(write_report(out), terminal_table(table, read_evaluation(out)), table)
+    text, weighted = terminal_table(table, read_evaluation(out)), read_weights(out / WEIGHTS)
+    return Summary(write_report(out), f"{text}\n{weights_line(weighted)}" if weighted else text, table)
 
 
 def judge_adaptation(config: AdaptConfig, *, progress: Stages | None = None, condition: str = "",

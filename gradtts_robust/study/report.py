@@ -14,6 +14,7 @@ import pandas as pd
 
 from .. import __version__
 from ..files import atomic_text
+from ..training.weights import DISTRUSTED, WEIGHTS, read_weights
 from . import figures
 from .embedding import SoundShelf, data_uri, inline_svg
 from .metrics import damage_ratio, resilience
@@ -224,7 +225,7 @@ def _one_speaker(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _data(name: str, run: Path) -> dict:
-    """What a run learnt from: how many clips, whose they truly are, and each dirty one."""
+    """What a run learnt from: how many clips, whose they truly are, each dirty one, and those that its weights distrusted."""
     path = run / "corruption.csv"
     records = []
     if path.is_file():
@@ -232,7 +233,9 @@ def _data(name: str, run: Path) -> dict:
             records = list(csv.DictReader(file))
     dirty = [record for record in records if record["corrupted"] == "1"]
     speakers = Counter(record["true_speaker"] for record in dirty)
-    return {"name": name, "count": len(records), "dirty": len(dirty), "records": dirty,
+    weighted = read_weights(run / WEIGHTS)
+    return {"name": name, "count": len(records), "dirty": len(dirty), "records": dirty, "weighted": len(weighted),
+            "distrusted": [row for row in weighted if row["weight"] < DISTRUSTED],
             "speakers": ", ".join(f"{speaker} {count}" for speaker, count in sorted(speakers.items()))}
 
 
