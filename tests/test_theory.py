@@ -112,7 +112,8 @@ def test_distance_grows_on_the_population_and_shrinks_first_on_few_examples():
 
 
 def test_early_stopping_runs_and_writes_its_table(tmp_path):
-    done = subprocess.run([sys.executable, str(FOLDER / "early_stopping.py"), "--help"], capture_output=True, text=True, timeout=300, check=True)
+    command = [sys.executable, str(FOLDER / "early_stopping.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "--quick" in done.stdout
     from early_stopping import OBJECTIVES, Training, early_shares
     rows = early_shares(Mixture(2 / 0.3, 0.3, 1, 0.3), OBJECTIVES, Training((5,), seeds=2, samples=50), 0)

@@ -1,4 +1,4 @@
-"""Condition noise on class-conditional Gaussians, solved exactly (after arXiv 2405.20494): what it does to entropy and 2-Wasserstein distance.
+"""Condition noise on class-conditional Gaussians, solved exactly (after arXiv 2405.20494): entropy and 2-Wasserstein distance.
 
     python recipes/theory/condition_noise.py --out runs/theory [--quick]
 
@@ -68,7 +68,7 @@ def printed(truth: Gaussian, gamma: float) -> Gaussian:
 
 
 def generated_shared(classes: list[Gaussian], gamma: float, *, bias: bool) -> list[Gaussian]:
-    """One network for all classes, equally frequent, one-hot conditions, with or without a bias: what it generates for each clean condition."""
+    """What one network for all classes (equally frequent, one-hot conditions, with a bias or not) generates for clean conditions."""
     count, size = len(classes), len(classes[0].mean)
     means = np.stack([one.mean for one in classes], 1)
     second = sum(one.covariance for one in classes) / count + means @ means.T / count
@@ -203,7 +203,8 @@ def best_rows(finite: list[dict]) -> list[dict]:
         for kind in ("exact", "printed"):
             best = min((row for row in finite if row["n"] == count and row["covariance"] == kind), key=lambda row: row["change of E[W2^2]"])
             entry["E[W2^2] at gamma 0"] = best["E[W2^2] at 0"]
-            entry |= {f"best gamma, {kind}": best["gamma"], f"change, {kind}": f"{100 * best['change of E[W2^2]'] / best['E[W2^2] at 0']:.2f} %"}
+            change = 100 * best["change of E[W2^2]"] / best["E[W2^2] at 0"]
+            entry |= {f"best gamma, {kind}": best["gamma"], f"change, {kind}": f"{change:.2f} %"}
         rows.append(entry)
     return rows
 

@@ -157,7 +157,8 @@ def scenarios(quick: bool) -> dict[str, tuple[Mixture, Training]]:
     """Name -> what is learnt, and how long."""
     near, far = Mixture(0.5, 0.3, 64, 1.0, 0.3), Mixture(2 / 0.3, 0.3, 1, 0.3)
     if quick:
-        return {"1 dimension": (far, Training((20, 60), seeds=2, samples=300)), "64 dimensions": (near, Training((20, 60), seeds=2, samples=300))}
+        short = Training((20, 60), seeds=2, samples=300)
+        return {"1 dimension": (far, short), "64 dimensions": (near, short)}
     return {
         "1 dimension": (far, Training((50, 200, 1000), seeds=4)),
         "64 dimensions": (near, Training((50, 200, 500), seeds=4)),
@@ -171,9 +172,9 @@ def draw(rows: list[dict]) -> pyplot.Figure:
     figure, panels = pyplot.subplots(1, len(names), figsize=(3.7 * len(names), 3.5), layout="constrained", sharey=True, squeeze=False)
     for panel, name in zip(panels[0], names):
         for (grey, dash, marker), loss in zip(theory_output.LINES, OBJECTIVES):
-            some = [row for row in rows if row["setting"] == name and row["loss"] == loss]
-            panel.plot([row["step"] for row in some], [row["share"] for row in some], linestyle=dash, color=grey, marker=marker, markersize=4,
-                       label=loss)
+            some = [row for row in rows if (row["setting"], row["loss"]) == (name, loss)]
+            panel.plot([row["step"] for row in some], [row["share"] for row in some], linestyle=dash, color=grey, marker=marker,
+                       markersize=4, label=loss)
             panel.plot(some[-1]["step"] * 1.6, some[-1]["at the optimum"], marker=marker, color=grey, fillstyle="none", markersize=7)
         panel.set_xscale("log")
         panel.set_xlabel("training steps (large, hollow: exact minimiser)")

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.special import erf, erfinv, expit, logit, roots_hermitenorm
+from scipy.special import erf, erfinv, expit, logit
 from scipy.stats import chi2, norm
 
 from gradtts_robust.losses import DELTA_SCHEDULES
@@ -103,11 +103,11 @@ def influence(offset: np.ndarray, delta: float, dimensions: int = 1) -> np.ndarr
 
 @lru_cache(maxsize=16)
 def _beyond_floor(dimensions: int, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """(U grid, E sqrt(max(|U e_1 + z|^2 - d, 0))) by quadrature: Hermite along U, 300 equal-probability nodes of chi^2 across."""
+    """(U grid, E sqrt(max(|U e_1 + z|^2 - d, 0))) by quadrature: trapezoid along U, equal-probability nodes of chi^2 across."""
     offset = np.linspace(0.0, reach, 300)
-    nodes, weights = roots_hermitenorm(40)
-    weights = weights / weights.sum()
-    across = chi2.ppf((np.arange(300) + 0.5) / 300, dimensions - 1) if dimensions > 1 else np.zeros(1)
+    nodes = np.linspace(-7.0, 7.0, 281 if dimensions > 1 else 5601)
+    weights = norm.pdf(nodes) / norm.pdf(nodes).sum()
+    across = chi2.ppf((np.arange(120) + 0.5) / 120, dimensions - 1) if dimensions > 1 else np.zeros(1)
     cost = [np.sqrt(np.maximum(np.square(u + nodes)[:, None] + across - dimensions, 0)).mean(1) @ weights for u in offset]
     return offset, np.array(cost)
 

@@ -11,8 +11,8 @@ from matplotlib import pyplot
 from mixture import Loss, Mixture, minority_share
 
 LOSSES = (
-    Loss(), Loss("pseudo_huber", "exponential", 0.1), Loss("pseudo_huber", "exponential", 0.01), Loss("pseudo_huber", "exponential", 0.001),
-    Loss("pseudo_huber", "constant", 0.01), Loss("pseudo_huber", "exponential_backward", 0.01), Loss("l1"), Loss("floor"), Loss("floor_limit"),
+    Loss(), *(Loss("pseudo_huber", "exponential", delta) for delta in (0.1, 0.01, 0.001)), Loss("pseudo_huber", "constant", 0.01),
+    Loss("pseudo_huber", "exponential_backward", 0.01), Loss("l1"), Loss("floor"), Loss("floor_limit"),
 )
 SPREAD = (
     Loss(), Loss("pseudo_huber", "exponential", 0.1), Loss("pseudo_huber", "exponential", 0.01), Loss("l1"), Loss("l1", level="norm"),
@@ -73,7 +73,7 @@ def delta_rows(points: int, steps: int) -> list[dict]:
 
 def draw(deltas: list[dict], dimensions: list[dict]) -> pyplot.Figure:
     """Share over delta_0, and share over separation by dimension for the sharpest loss of a bin and for the distance beyond the floor."""
-    figure, panels = pyplot.subplots(1, 3, figsize=(11, 3.5), layout="constrained", sharey=True)
+    figure, panels = pyplot.subplots(1, 3, figsize=(11, 3.5), layout="constrained")
     for (grey, dash, marker), schedule in zip(theory_output.LINES, ("exponential", "constant", "exponential_backward")):
         for label, fill in (("1, far apart", "full"), ("64, overlapping", "none")):
             rows = [row for row in deltas if row["dimensions"] == label]
@@ -86,16 +86,19 @@ def draw(deltas: list[dict], dimensions: list[dict]) -> pyplot.Figure:
     for panel, loss in ((panels[1], "l1"), (panels[2], "floor")):
         for (grey, dash, marker), size in zip(theory_output.LINES, sorted({row["dimensions"] for row in dimensions})):
             rows = [row for row in dimensions if row["dimensions"] == size]
-            panel.plot([row["separation per dimension"] for row in rows], [row[loss] / row["l2"] for row in rows], linestyle=dash, color=grey,
-                       marker=marker, markersize=4, label=f"{size:,} dimensions")
-        panel.set_xscale("log")
+            panel.plot([row["separation per dimension"] for row in rows], [row[loss] / row["l2"] for row in rows], linestyle=dash,
+                       color=grey, marker=marker, markersize=4, label=f"{size:,} dimension" + "s" * (size > 1))
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.set_ylim(0.4, 1.2)
         panel.set_xlabel("separation per dimension (standard deviations)")
     panels[1].set_title("l1 per bin, relative to squares")
-    panels[2].set_title("beyond the noise floor, relative to squares")
+    panels[2].set_title("beyond the floor, relative to squares")
     for panel in panels:
         panel.grid(color="0.9")
-    panels[0].legend(frameon=False, fontsize=6)
-    panels[2].legend(frameon=False, fontsize=7)
+    panels[0].set_ylim(0.1, 0.4)
+    panels[0].legend(frameon=False, fontsize=7, ncols=2)
+    panels[1].legend(frameon=False, fontsize=7, loc="lower left")
     return figure
 
 
@@ -106,7 +109,8 @@ def main() -> None:
     tables = {
         "one-dimension": (one_dimension_rows(points, steps), "Share of the minority, modes at -1 and 1, standard deviation 0.3"),
         "delta": (delta_rows(points, steps), "Share of the 30 % minority over delta_0"),
-        "dimensions": (dimension_rows(points, steps, fraction=0.3, quick=options.quick), "Share of the 30 % minority over dimension and separation"),
+        "dimensions": (dimension_rows(points, steps, fraction=0.3, quick=options.quick),
+                       "Share of the 30 % minority over dimension and separation"),
     }
     if not options.quick:
         tables["fractions"] = (fraction_rows(points, steps), "Half a standard deviation per dimension, over the fraction")

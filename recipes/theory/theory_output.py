@@ -7,13 +7,14 @@ from pathlib import Path
 
 import matplotlib
 
+# before pyplot is imported: no display is needed
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  the backend is chosen first: no display is needed
+from matplotlib import pyplot
 
-from gradtts_robust.files import atomic_write  # noqa: E402
+from gradtts_robust.files import atomic_write
 
-LINES = [("black", "-", "o"), ("0.35", "--", "s"), ("black", ":", "^"), ("0.55", "-.", "D"), ("black", (0, (5, 1)), "v"), ("0.45", (0, (1, 1)), "x"),
-         ("black", "-.", "P"), ("0.6", "-", "*")]
+LINES = [("black", "-", "o"), ("0.35", "--", "s"), ("black", ":", "^"), ("0.55", "-.", "D"), ("black", (0, (5, 1)), "v"),
+         ("0.45", (0, (1, 1)), "x"), ("black", "-.", "P"), ("0.6", "-", "*")]
 """(grey, dash, marker) of the n-th curve of a panel."""
 
 
