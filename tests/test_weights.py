@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,12 +12,14 @@ from study_base import check_page, tiny_adaptation, tiny_base
 from training_data import BASE_VOICES, SPEAKERS, TARGET, TINY, corpus, tiny_features, tiny_model, tiny_optim, train_settings
 
 from gradtts_robust.config import AdaptConfig, CorruptionConfig, EvaluationConfig, ObjectiveConfig, PretrainConfig
+from gradtts_robust.data.corpora import CORPORA
 from gradtts_robust.data.manifest import read_manifest, write_manifest
 from gradtts_robust.losses import Objective
 from gradtts_robust.study.experiment import run_adaptation
 from gradtts_robust.training.adapt import adapt
 from gradtts_robust.training.loop import Loss, build_objective, train
 from gradtts_robust.training.pretrain import pretrain
+from gradtts_robust.training.speakers import embed_utterances
 from gradtts_robust.training.weights import ExampleWeights, agreement, read_weights, weigh, weights_line, write_weights
 
 DIMENSIONS = 256
@@ -192,11 +195,31 @@ def test_the_table_of_weights(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["weight"] for row in rows] == ["1", "0.2", "0.7"] and {row["corrupted"] for row in rows} == {""}
     assert "another voice: 0.80" in rows[1]["reason"] and not rows[0]["reason"]
-    assert weights_line(read_weights(tmp_path / "weights.csv")) == "weights: 1 of 3 clips got a weight below 0.5"
+    line = "weights: 1 of 3 clips got a weight below 0.5"
+    assert weights_line(read_weights(tmp_path / "weights.csv")).startswith(line)
     assert read_weights(tmp_path / "nowhere.csv") == []
     (tmp_path / "weights.csv").write_text("id,weight\na,none\n")
     with pytest.raises(ValueError, match=r"weights\.csv: not a table of weights"):
         read_weights(tmp_path / "weights.csv")
+
+
+@pytest.mark.parametrize(("own", "foreign", "warned"), [(12, 0, False), (7, 5, False), (1, 11, True)])
+def test_clips_that_share_no_voice_are_told(tmp_path, own, foreign, warned):
+    found, seconds = agreement(mixture(3, own, foreign, max(1, foreign)), np.full(12, 6.0)), np.full(12, 6.0)
+    weights = ExampleWeights([str(i) for i in range(12)], found.weights, {
+        "agreement": found.weights, "distance": found.distance, "excess": found.excess, "seconds": seconds})
+    write_weights(tmp_path / "weights.csv", weights, [])
+    assert ("share no voice" in weights_line(read_weights(tmp_path / "weights.csv"))) == warned
+
+
+@pytest.mark.parametrize("foreign", [1, 3])
+def test_real_voices(librispeech, foreign):
+    utterances = CORPORA["librispeech"](librispeech, subset="test-other")
+    first, second = sorted({u.speaker for u in utterances})[:2]
+    chosen = [[u for u in utterances if u.speaker == name][:count] for name, count in ((first, 7 - foreign), (second, foreign))]
+    together = [u for part in chosen for u in part]
+    weights = agreement(embed_utterances(together, None), np.array([soundfile.info(u.path).duration for u in together])).weights
+    assert (weights[7 - foreign:] < 0.05).all() and (weights[: 7 - foreign] > 0.5).sum() >= 6 - foreign
 
 
 def test_unknown_kinds_and_pretraining_are_refused(tmp_path):

@@ -1,8 +1,10 @@
 """Weights of the examples in adaptation: how far each utterance is trusted to be the target's.
 
-The corruption lies at the level of the utterance, so it is estimated there, once, before training. A weight multiplies all
-three terms of its utterance. On the diffusion term alone it would leave the encoder to the foreign utterances: the prior draws
-mu towards their mean spectrum, the duration term towards their pace, and sampling starts from mu.
+The corruption lies at the level of the utterance, so it is estimated there, once, before training: a pure function of the data, so
+that a resumed run has the same weights. A weight multiplies all three terms of its utterance. The diffusion term alone would leave the
+encoder to the foreign utterances: on a base of this project, with three of seven utterances foreign, the encoder's gradient had a norm
+of 0.04 by the diffusion term, 0.9 to 1.1 by the prior and 2.7 by the durations, and of the prior's the foreign utterances gave more
+than the target's own. Sampling starts from mu, which the prior draws towards their mean spectrum.
 
 The encoder that weighs an utterance (Resemblyzer) is an interested party where it also judges the result: samples may then come
 close to what it likes and not to the target. Evaluate by another one too (`evaluation.encoder ecapa`).
@@ -37,6 +39,9 @@ SCALE = (0.02, 0.04)
 CLIP_NOISE = 0.2
 """A clip of T seconds lies about CLIP_NOISE / T further from its speaker than a long one (train-clean-100, 1 to 6 s)."""
 SHORTEST = 1.0
+NO_VOICE = 0.12
+"""Median distance of the nearest half, beyond what shortness explains, above which the clips share no voice: of one speaker it is about
+0 to 0.05, where every clip has another one about 0.25."""
 ITERATIONS = 50
 STARTS = 256
 
@@ -66,7 +71,9 @@ def agreement(embeddings: np.ndarray, seconds: np.ndarray | None = None) -> Agre
     they are judged by their excess over the majority's median, since in many dimensions nothing lies near the centre.
 
     Blind to everything but the voice (wrong text, and noise as far as the encoder is). Where no voice has a majority, half and half,
-    either may win.
+    either may win. Of the target's own clips some 3 to 10 % get less than 0.5, most where all are clean: the centre is judged by the
+    nearest half, since a second look at all that seem trustworthy let look-alike voices in (45 % from the nearest voice, base voices
+    of the embedded corpus: 79 % of the foreign clips below 0.5 and not 86 %).
 
     Args:
         embeddings: [n, D] speaker embeddings of n >= 1 utterances, any length above 0.
@@ -225,12 +232,16 @@ def read_weights(path: str | os.PathLike) -> list[dict]:
 
 
 def weights_line(rows: Sequence[Mapping]) -> str:
-    """How many clips were distrusted, in one line; where the truth is known, how many of them truly were dirty."""
+    """How many clips were distrusted, in one line; how many of them truly were dirty, where that is known; a warning where no voice
+    is shared."""
     low = [row for row in rows if row["weight"] < DISTRUSTED]
     line = f"weights: {len(low)} of {len(rows)} clips got a weight below {DISTRUSTED:g}"
     dirty = [row for row in rows if row["corrupted"] == "1"]
     if dirty:
         line += f"; of the {len(dirty)} dirty ones {sum(row['corrupted'] == '1' for row in low)}"
+    middles = [row["distance"] - row["excess"] - CLIP_NOISE / max(row["seconds"], SHORTEST) for row in rows]
+    if len(rows) > 2 and np.median(middles) > NO_VOICE:
+        line += "; but the clips seem to share no voice: listen to them before trusting this run"
     return line
 
 
