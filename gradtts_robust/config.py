@@ -88,9 +88,11 @@ class ObjectiveConfig:
     Args:
         penalty: l2, l1, pseudo_huber, pseudo_huber_old, smooth_l1, huber or barron.
         penalty_options: its own, such as barron's `alpha`.
-        delta_schedule: constant, exponential, exponential_backward, snr, linear or cosine.
+        delta_schedule: constant, exponential, exponential_backward, snr, linear, cosine; or `calibrated`: delta(t) is `kappa` x the
+            `quantile` of what the model before training errs by at t on these data, see `training.calibration`.
         delta_0: in (0, 1], the schedule's delta at full noise.
         delta_scale: multiplies the schedule.
+        kappa, quantile: of `calibrated`: > 0, and in (0, 1).
         weighting: constant, debias, min_snr, p2 or inverse_snr.
         weighting_options: its own, such as min_snr's `gamma`.
         weighting_clamp: largest weight before normalisation.
@@ -106,6 +108,8 @@ class ObjectiveConfig:
     delta_schedule: str = "exponential"
     delta_0: float = 0.1
     delta_scale: float = 1.0
+    kappa: float = 1.0
+    quantile: float = 0.9
     weighting: str = "constant"
     weighting_options: dict[str, float] = field(default_factory=dict)
     weighting_clamp: float | None = None

@@ -140,3 +140,15 @@ def test_a_truncated_wave_is_named(base, tmp_path):
     with pytest.raises(ValueError, match=r"cut\.wav"):
         adapt(settings(base, tmp_path / "run", manifest=str(tmp_path / "manifest.csv")))
     assert not (tmp_path / "run").exists()
+
+
+def test_calibrated_delta_is_measured_before_the_first_step_and_kept(base, tmp_path):
+    objective = ObjectiveConfig(penalty="pseudo_huber", delta_schedule="calibrated", kappa=0.5)
+    whole, parts = (settings(base, tmp_path / name, objective=objective) for name in ("whole", "parts"))
+    adapt(whole)
+    adapt(dataclasses.replace(parts, iterations=2))
+    before = (tmp_path / "parts" / "delta.json").read_bytes()
+    adapt(parts)
+    assert before == (tmp_path / "parts" / "delta.json").read_bytes() == (tmp_path / "whole" / "delta.json").read_bytes()
+    ends = [load_checkpoint(tmp_path / name).model.state_dict() for name in ("whole", "parts")]
+    assert all(torch.equal(one, other) for one, other in zip(ends[0].values(), ends[1].values(), strict=True))

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradtts_robust.config import ObjectiveConfig
+from gradtts_robust.config import ModelConfig, ObjectiveConfig
 from gradtts_robust.losses import DELTA_SCHEDULES, LEVELS, PENALTIES, SMALL_RESIDUAL, WEIGHTINGS, Objective, grad_tts_snr, pseudo_huber
+from gradtts_robust.training.loop import build_objective
 
 DEGREE_TWO = ["l2", "pseudo_huber", "pseudo_huber_old", "huber", "barron"]
 
@@ -264,7 +265,7 @@ def test_options_reach_the_penalty():
 
 
 def test_is_built_from_the_projects_settings():
-    objective = Objective(**dataclasses.asdict(ObjectiveConfig(penalty="pseudo_huber", matched=True)))
+    objective = build_objective(ObjectiveConfig(penalty="pseudo_huber", matched=True), ModelConfig())
     assert objective.penalty == "pseudo_huber"
     assert objective.matched
 

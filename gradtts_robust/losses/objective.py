@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .penalties import PENALTIES, SMALL_RESIDUAL
-from .schedules import DELTA_SCHEDULES
+from .schedules import DELTA_SCHEDULES, calibrated
 from .weighting import WEIGHTINGS, mean_weight
 
 Penalty = Callable[[Tensor, Tensor], Tensor]
@@ -66,6 +66,19 @@ def _with_options(function: Callable, options: dict | None, what: str) -> Callab
     return functools.partial(function, **options) if options else function
 
 
+def _with_table(schedule: Callable, pairs: tuple | None) -> Callable:
+    """Binds the measured table to `calibrated`; other schedules have none."""
+    if schedule is not calibrated:
+        if pairs is not None:
+            raise ValueError("a delta_table is given, but delta_schedule is not 'calibrated'; set it, or leave the table away")
+        return schedule
+    table = torch.tensor(pairs if pairs else [], dtype=torch.float64)
+    rising = table.ndim == 2 and table.shape[1] == 2 and (table[:, 0].diff() > 0).all()
+    if not (rising and table.isfinite().all() and (table[:, 1] > 0).all()):
+        raise ValueError("delta_schedule 'calibrated' needs a delta_table: pairs (t, delta) with rising t and positive delta")
+    return functools.partial(schedule, table=table)
+
+
 @dataclass(frozen=True)
 class Objective:
     """The loss of a batch of residuals, per example: mean over unmasked bins of weight(snr) x penalty(residual, delta(t)).
@@ -97,7 +110,8 @@ class Objective:
     Args:
         penalty: a name of `PENALTIES`.
         penalty_options: its keyword options, such as barron's alpha.
-        delta_schedule: a name of `DELTA_SCHEDULES`.
+        delta_schedule: a name of `DELTA_SCHEDULES`, or `calibrated`.
+        delta_table: for `calibrated` alone: pairs (t, delta), t rising, delta > 0; delta_scale multiplies these too.
         delta_0: in (0, 1], the schedule's delta at full noise.
         delta_scale: > 0, multiplies the schedule.
         weighting: a name of `WEIGHTINGS`.
@@ -118,6 +132,7 @@ class Objective:
     delta_schedule: str = "exponential"
     delta_0: float = 0.1
     delta_scale: float = 1.0
+    delta_table: tuple[tuple[float, float], ...] | None = None
     weighting: str = "constant"
     weighting_options: dict | None = None
     normalise_weighting: bool = True
@@ -132,7 +147,8 @@ class Objective:
 
     def __post_init__(self):
         _look_up(LEVELS, self.level, "level")
-        _look_up(DELTA_SCHEDULES, self.delta_schedule, "delta_schedule")
+        schedules = {**DELTA_SCHEDULES, "calibrated": calibrated}
+        object.__setattr__(self, "_schedule", _with_table(_look_up(schedules, self.delta_schedule, "delta_schedule"), self.delta_table))
         penalty = _with_options(_look_up(PENALTIES, self.penalty, "penalty"), self.penalty_options, f"penalty {self.penalty!r}")
         weighting = _with_options(
             _look_up(WEIGHTINGS, self.weighting, "weighting"), self.weighting_options, f"weighting {self.weighting!r}")
@@ -163,7 +179,7 @@ class Objective:
 
     def delta(self, t: Tensor, snr: Tensor) -> Tensor:
         """The penalty's delta at every t: [B], t's dtype. t in [0, 1], snr > 0, both [B]."""
-        return self.delta_scale * DELTA_SCHEDULES[self.delta_schedule](t, snr, self.delta_0)
+        return self.delta_scale * self._schedule(t, snr, self.delta_0)
 
     def weight(self, snr: Tensor) -> Tensor:
         """The weight of every snr, clamped and normalised as set: snr's shape and dtype."""

@@ -144,7 +144,7 @@ class GradTTS(nn.Module):
 
     def training_terms(self, batch, *, objective: Objective | None, segment_frames: int | None, generator: torch.Generator | None,
                        weights: Tensor | None = None, stratified: bool = False,
-                       perturbation: Perturbation | None = None) -> dict[str, Tensor]:
+                       perturbation: Perturbation | None = None, t: Tensor | None = None) -> dict[str, Tensor]:
         """The three losses of Grad-TTS, per example.
 
         Encoder and prior see whole utterances, the score network a random segment of each. The diffusion term reaches the encoder
@@ -158,6 +158,7 @@ class GradTTS(nn.Module):
             weights: of the examples in the diffusion term, [B].
             stratified: spread the batch's times evenly, see `diffusion.sample_t`.
             perturbation: of what the score network is told, drawn after all else; nothing where the whole model is in `eval()`.
+            t: times [B] to use instead of drawing them.
 
         Returns:
             `duration`, the mean over symbols of the squared error of the log-duration; `prior`, 0.5 ((mel - mu)^2 + log 2 pi) as the mean
@@ -182,7 +183,7 @@ class GradTTS(nn.Module):
         segment_mask = (frames < batch.mel_lengths.unsqueeze(1)).unsqueeze(1).to(mel.dtype)
         frames = frames.clamp_max(mel.shape[2] - 1)
         mel, mu = (_at_frames(values, frames) * segment_mask for values in (mel, mu))
-        t = sample_t(len(mel), generator, stratified=stratified).to(mel)
+        t = (sample_t(len(mel), generator, stratified=stratified) if t is None else t).to(mel)
         noise = torch.randn(mel.shape, generator=generator, dtype=torch.float32).to(mel)
         rows, input_noise = self._rows(batch.speakers), noise
         if perturbation is not None and any(part.training for part in self.children()):

@@ -18,8 +18,9 @@ from ..data.manifest import Utterance, read_manifest, validate, write_manifest
 from ..model.conditioning import add_speaker, build_perturbation, nearest_row
 from ..model.gradtts import GradTTS
 from . import setup
+from .calibration import DELTA, calibrate
 from .checkpoint import Checkpoint, load_checkpoint, verify_hash
-from .loop import OnCheckpoint, TrainResult, build_objective, train
+from .loop import OnCheckpoint, TrainResult, build_objective, check_objective, train
 from .record import Stages, check_same_run, step_stage, write_config
 from .speakers import embed_speakers, embed_utterances
 from .weights import WEIGHTS, ExampleWeights, weigh, write_weights
@@ -86,7 +87,9 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
     """
     out = Path(config.out)
     prepared = prepare_adaptation(config, progress=progress)
-    objective = build_objective(config.objective, prepared.model.config)
+    rows = {config.speaker: prepared.row or 0}
+    table = calibrate(config.objective, prepared.model, prepared.features, rows, path=out / DELTA, seed=config.seed, device=config.device)
+    objective = build_objective(config.objective, prepared.model.config, delta_table=table)
     perturbation = build_perturbation(config.conditioning, prepared.model.config)
     out.mkdir(parents=True, exist_ok=True)
     write_config(out, config)
@@ -97,7 +100,7 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
     write_manifest(out / "reference.csv", prepared.reference)
     start = prepared.start
     training = train(
-        prepared.model, prepared.features, {config.speaker: prepared.row or 0}, objective=objective, optim=config.optim,
+        prepared.model, prepared.features, rows, objective=objective, optim=config.optim,
         iterations=config.iterations, out=out, seed=config.seed, device=config.device, trainable=config.train,
         speaker_row=prepared.row, text=start.text, speakers=start.speakers, embeddings=start.embeddings,
         default_speaker=start.default_speaker, perturbation=perturbation, weights=prepared.weights, save_start=True,
@@ -117,7 +120,7 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
     check_same_run(Path(config.out), config)
     split = split_target(config)
     base = load_checkpoint(config.base or shipped_base())
-    build_objective(config.objective, base.model.config)
+    check_objective(config.objective, base.model.config)
     build_perturbation(config.conditioning, base.model.config)
     if config.train == "speaker" and base.model.config.n_speakers == 1:
         raise ValueError("train is 'speaker', but the base has a single speaker and no speaker table; choose all or decoder")

@@ -22,7 +22,8 @@ from ..data.dataset import Batch, Features, batch_indices, collate
 from ..losses import Objective
 from ..model.conditioning import Perturbation
 from ..model.gradtts import GradTTS
-from . import ema, setup
+from . import calibration, ema, setup
+from .calibration import DeltaTable
 from .checkpoint import Checkpoint
 from .history import Progress, checkpoint_folder, keep_newest, newest_state, read_state, saved_checkpoints, write_checkpoint
 from .record import Record, write_environment
@@ -69,12 +70,18 @@ class TrainResult:
     seconds: float
 
 
-def build_objective(config: ObjectiveConfig, model: ModelConfig) -> Objective:
-    """The objective of the settings, for the model's noise schedule."""
+def build_objective(config: ObjectiveConfig, model: ModelConfig, *, delta_table: DeltaTable | None = None) -> Objective:
+    """The objective of the settings, for the model's noise schedule; `delta_table` is what `calibrated` measured, see `calibration`."""
     settings = asdict(config)
     # weights per example are the data's affair and not the loss'
     check_kind(settings.pop("example_weights"))
-    return Objective(**settings, beta_min=model.beta_min, beta_max=model.beta_max)
+    calibration.check_settings(kappa=settings.pop("kappa"), quantile=settings.pop("quantile"))
+    return Objective(**settings, delta_table=delta_table, beta_min=model.beta_min, beta_max=model.beta_max)
+
+
+def check_objective(config: ObjectiveConfig, model: ModelConfig) -> None:
+    """Refuses settings that make no objective, before anything is measured."""
+    build_objective(config, model, delta_table=((0.5, 1.0),) if config.delta_schedule == calibration.NAME else None)
 
 
 def learning_rate(optim: OptimConfig, *, step: int, iterations: int) -> float:

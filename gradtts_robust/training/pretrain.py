@@ -20,8 +20,10 @@ from ..model.gradtts import GradTTS
 from ..speech.text import SYMBOLS
 from . import setup
 from .align import align, split
+from .calibration import DELTA, calibrate
+from .calibration import NAME as CALIBRATED
 from .checkpoint import load_checkpoint
-from .loop import build_objective, train
+from .loop import build_objective, check_objective, train
 from .record import Stages, check_same_run, step_stage, write_config, write_skipped
 from .speakers import embed_speakers, load_speakers, save_speakers
 
@@ -68,15 +70,19 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
     if config.objective.example_weights != "none":
         raise ValueError(f"objective.example_weights is {config.objective.example_weights!r}, which weighs one target's utterances in "
                          "adaptation; set it to none for pretraining")
-    build_objective(config.objective, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
+    check_objective(config.objective, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
+    if config.objective.delta_schedule == CALIBRATED and not config.init:
+        raise ValueError("objective.delta_schedule is calibrated, but random weights have no error to go by; name a checkpoint with --init")
     build_perturbation(config.conditioning, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
     check_condition_noise(config.corruption)
     check_same_run(out, config)
     corpus = read_corpus(config, progress=progress)
     mean, std = mel_statistics(corpus.features)
     shape = model_config(config, n_speakers=len(corpus.speakers), mel_mean=mean, mel_std=std)
-    objective, perturbation = build_objective(config.objective, shape), build_perturbation(config.conditioning, shape)
+    perturbation = build_perturbation(config.conditioning, shape)
     model, features = _start(config, shape, corpus, progress=progress)
+    table = calibrate(config.objective, model, features, corpus.rows, path=out / DELTA, seed=config.seed, device=config.device)
+    objective = build_objective(config.objective, shape, delta_table=table)
     out.mkdir(parents=True, exist_ok=True)
     write_config(out, config)
     write_skipped(out, corpus.skipped)
