@@ -96,8 +96,8 @@ def draw(deltas: list[dict], dimensions: list[dict]) -> pyplot.Figure:
     panels[2].set_title("beyond the floor, relative to squares")
     for panel in panels:
         panel.grid(color="0.9")
-    panels[0].set_ylim(0.1, 0.4)
-    panels[0].legend(frameon=False, fontsize=7, ncols=2)
+    panels[0].set_ylim(0.1, 0.5)
+    panels[0].legend(frameon=False, fontsize=7, loc="upper left")
     panels[1].legend(frameon=False, fontsize=7, loc="lower left")
     return figure
 
