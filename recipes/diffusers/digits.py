@@ -12,7 +12,6 @@ objective is the one of the same grid that brings samples nearest to unseen targ
 from __future__ import annotations
 
 import argparse
-import functools
 import io
 import json
 import sys
@@ -91,7 +90,6 @@ class Split:
     label: int
 
 
-@functools.lru_cache(maxsize=8)
 def split(seed: int) -> Split:
     """Halves of the digits, of equal class shares."""
     digits = load_digits()
