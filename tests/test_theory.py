@@ -1,5 +1,4 @@
 """The theory recipes' closed forms against quadrature, brute-force minimisation and simulation."""
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "recipes" / "theory"
 sys.path.insert(0, str(FOLDER))
 
 import condition_noise  # noqa: E402
+import early_stopping  # noqa: E402
 import mixture  # noqa: E402
+import theory_output  # noqa: E402
 from mixture import Loss, Mixture, minority_share  # noqa: E402
 
 
@@ -111,12 +112,13 @@ def test_distance_grows_on_the_population_and_shrinks_first_on_few_examples():
     assert slope == pytest.approx(condition_noise.slope_one_dimension(1.0, 20), abs=5 * error) and slope + 3 * error < 0
 
 
-def test_early_stopping_runs_and_writes_its_table(tmp_path):
-    command = [sys.executable, str(FOLDER / "early_stopping.py"), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    assert "--quick" in done.stdout
-    from early_stopping import OBJECTIVES, Training, early_shares
-    rows = early_shares(Mixture(2 / 0.3, 0.3, 1, 0.3), OBJECTIVES, Training((5,), seeds=2, samples=50), 0)
-    assert len(rows) == len(OBJECTIVES) and all(0 <= row["share"] <= 1 for row in rows)
-    again = early_shares(Mixture(2 / 0.3, 0.3, 1, 0.3), OBJECTIVES, Training((5,), seeds=2, samples=50), 0)
-    assert rows == again
+def test_early_stopping_is_repeatable_and_writes_table_and_figure(tmp_path):
+    training = early_stopping.Training((5,), seeds=2, samples=50)
+    runs = [early_stopping.early_shares(Mixture(2 / 0.3, 0.3, 1, 0.3), early_stopping.OBJECTIVES, training, 0) for _ in range(2)]
+    assert runs[0] == runs[1] and [row["loss"] for row in runs[0]] == list(early_stopping.OBJECTIVES)
+    assert runs[0][0]["less squares"] == 0 and len({row["share"] for row in runs[0]}) > 1
+    rows = [{"setting": "tiny", **row, "at the optimum": 0.3} for row in runs[0]]
+    theory_output.write_table(rows, tmp_path / "a.csv")
+    theory_output.save_figure(early_stopping.draw(rows), tmp_path / "a")
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == len(rows) + 1
+    assert "<svg" in (tmp_path / "a.svg").read_text()[:600] and (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
