@@ -18,6 +18,7 @@ COMMANDS = {
     "speak": "synthesise a text",
     "similarity": "speaker similarity of wave files to a reference",
     "report": "write a run folder's report.html again from its results",
+    "analyze": "what a checkpoint errs by at each diffusion time, and what each contributes under several objectives",
     "corpus": "make a manifest from a corpus, or generate the embedded corpus",
     "doctor": "what this machine has and what is missing",
 }
@@ -192,6 +193,31 @@ def _report(argv: list[str]) -> None:
     from gradtts_robust.study.report import write_report
 
     print(write_report(Path(asked["folder"])))
+
+
+def _analyze(argv: list[str]) -> None:
+    def analyze(*, model: str, manifest: str, out: str = "runs/analysis", times: int = 10, delta_0: float = 0.1, limit: int = 32,
+                cache: str = "", device: Literal["auto", "cpu", "cuda"] = "auto", seed: int = 0):
+        """Analyses a checkpoint on a manifest's utterances.
+
+        Args:
+            model: run folder or checkpoint.
+            manifest: utterances of speakers that it knows, such as an adaptation's train.csv, whose foreign utterances are told apart.
+            out: folder for tables, figures and analysis.html.
+            times: how many diffusion times.
+            delta_0: of the objectives with a delta.
+            limit: at most so many utterances, spread over the manifest; 0 for all.
+            cache: folder of cached features; empty for `features` in `out`.
+            device: where to compute.
+            seed: of segments and noise.
+        """
+
+    asked = _parse("analyze", argv, analyze)
+    from gradtts_robust.study.analysis import run_analysis
+
+    with _Bars() as bars:
+        page = run_analysis(**asked, progress=bars)
+    print(f"analysis: {page}")
 
 
 def _corpus(argv: list[str]) -> None:
