@@ -161,7 +161,7 @@ class OptimConfig:
     batch_size: int = 16
     segment_frames: int = 64
     timesteps: Literal["uniform", "stratified"] = "uniform"
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     warmup: int = 0
     decay: bool = False
     clip: float = 1.0
@@ -186,6 +186,7 @@ class PretrainConfig:
         init: checkpoint to start from, of the same speakers; empty to start from random weights.
         train: what is trained: `all`, or `encoder` (with durations and speaker table; the score network is not even run).
         draw: utterances to train on: `all`, or those `unaligned` so far.
+        speaker_rows: what the speaker table starts from: the speakers' Resemblyzer embeddings, where they are known, or random rows.
         keep_alignments: align once, by `init`, what has no durations, and train on these without searching again.
         max_seconds: with `keep_alignments`, cut longer utterances at their pauses; 0 leaves them whole.
         cache: folder of cached features; empty for `features` beside the run.
@@ -206,6 +207,7 @@ class PretrainConfig:
     init: str = ""
     train: Literal["all", "encoder"] = "all"
     draw: Literal["all", "unaligned"] = "all"
+    speaker_rows: Literal["embedding", "random"] = "embedding"
     keep_alignments: bool = False
     max_seconds: float = 0.0
     cache: str = ""

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from gradtts_robust.config import ModelConfig
-from gradtts_robust.model.conditioning import SpeakerTable, add_speaker, nearest_row
+from gradtts_robust.model.conditioning import SpeakerTable, add_speaker, nearest_row, rows_from_embeddings
 from gradtts_robust.model.gradtts import GradTTS
 
 
@@ -83,3 +83,18 @@ def test_nearest_row_of_a_target_unlike_all_is_their_mean():
 def test_nearest_row_names_what_does_not_fit(embeddings, target, k, message):
     with pytest.raises(ValueError, match=message):
         nearest_row(SpeakerTable(3, 8), embeddings, target, k)
+
+
+def test_rows_from_embeddings_keep_who_sounds_like_whom():
+    """Two groups of three alike voices: rows have mean square 1, fill only the axes that there are, and keep the groups."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(2, 32, generator=generator)
+    embeddings = torch.nn.functional.normalize(
+        centres.repeat_interleave(3, 0) + 0.1 * torch.randn(6, 32, generator=generator), dim=1)
+    rows = rows_from_embeddings(embeddings, 16)
+    assert rows.shape == (6, 16) and rows.dtype == torch.float32
+    assert rows.square().mean().item() == pytest.approx(1, abs=1e-5)
+    assert torch.equal(rows[:, 5:], torch.zeros(6, 11))
+    distances = torch.cdist(rows, rows)
+    assert distances[:3, :3].max() < distances[:3, 3:].min()
+    torch.testing.assert_close(rows_from_embeddings(embeddings.flip(0), 16).flip(0), rows, atol=1e-4, rtol=1e-4)

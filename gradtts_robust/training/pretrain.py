@@ -15,7 +15,7 @@ from ..data.condition_noise import corrupt_conditions
 from ..data.corruption import write_records
 from ..data.dataset import Features, load_features, prepare_usable_features, save_features
 from ..data.manifest import read_manifests, validate
-from ..model.conditioning import build_perturbation
+from ..model.conditioning import build_perturbation, rows_from_embeddings
 from ..model.gradtts import GradTTS
 from ..speech.text import SYMBOLS
 from . import setup
@@ -103,7 +103,10 @@ def _start(config: PretrainConfig, shape: ModelConfig, corpus: Corpus, *,
             raise ValueError("keep_alignments aligns by the checkpoint `init`, but there is none; name it with --init")
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            return GradTTS(shape), corpus.features
+            model = GradTTS(shape)
+        if config.speaker_rows == "embedding" and corpus.embeddings is not None and shape.n_speakers > 1:
+            model.spk_emb.weight.data.copy_(rows_from_embeddings(corpus.embeddings, shape.speaker_dim))
+        return model, corpus.features
     start = load_checkpoint(config.init)
     if start.speakers != corpus.speakers or start.text != config.text:
         raise ValueError(f"{config.init}: of other speakers or another front end than the manifests; use the run that they were trained in")
