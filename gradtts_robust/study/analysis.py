@@ -33,7 +33,7 @@ SETTINGS = {
     "debias": {"weighting": "debias"},
 }
 GROUPS = ("clean", "foreign")
-EDGES = np.concatenate([[0.0], np.geomspace(0.01, 10, 46), [np.inf]])
+EDGES = np.concatenate([[0.0], np.geomspace(0.001, 10, 61), [np.inf]])
 BATCH = 8
 SEGMENT_FRAMES = 64
 Progress = Callable[..., None]
