@@ -33,6 +33,6 @@ class DemoConfig:
     checkpoint_every: int = 50
     sentences: int = 10
     delta_0: float = 0.1
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0

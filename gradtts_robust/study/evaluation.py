@@ -151,7 +151,8 @@ class Evaluation:
             "speaker": config.speaker, "condition": self.condition, "corruption_kind": config.corruption.kind,
             "corruption_fraction": config.corruption.fraction, "penalty": config.objective.penalty,
             "delta_schedule": config.objective.delta_schedule, "delta_0": config.objective.delta_0,
-            "weighting": config.objective.weighting, "seed": config.seed, "encoder": self.tools.encoder.name,
+            "weighting": config.objective.weighting, "example_weights": config.objective.example_weights,
+            "seed": config.seed, "encoder": self.tools.encoder.name,
         }
 
     def _tell(self, step: int, number: int) -> None:

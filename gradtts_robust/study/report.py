@@ -28,6 +28,7 @@ from .results import (
     read_results,
     read_settings,
     run_folders,
+    squares,
     summarise,
 )
 
@@ -106,8 +107,8 @@ def findings(last: pd.DataFrame) -> list[str]:
     values = {name: last.loc[last["condition"] == name].sort_values(["speaker", "sentence"])["similarity"].to_numpy() for name in names}
     said = [f"{name}: {resilience(values[name], values[base]):+.3f} against {base}" for name in names if name != base]
     dirty = last[last["corruption_fraction"] > 0]
-    plain = conditions(dirty[dirty["penalty"] == "l2"])
-    for name in conditions(dirty[dirty["penalty"] != "l2"]):
+    plain = conditions(dirty[squares(dirty)])
+    for name in conditions(dirty[~squares(dirty)]):
         if plain:
             ratio = damage_ratio(values[name], values[plain[0]], values[base])
             said.append(f"{name} has {100 * ratio.value:.0f} % of the damage that {plain[0]} has (0 %: none, 100 %: as much)"

@@ -15,8 +15,8 @@ from .metrics import bootstrap_interval, threshold_counts
 RESULTS = "results.csv"
 EVALUATION = "evaluation.json"
 SAMPLES = "samples"
-COLUMNS = ("speaker", "condition", "corruption_kind", "corruption_fraction", "penalty", "delta_schedule", "delta_0", "weighting", "seed",
-           "iteration", "sentence", "encoder", "similarity", "pollution_similarity", "sample", "seconds")
+COLUMNS = ("speaker", "condition", "corruption_kind", "corruption_fraction", "penalty", "delta_schedule", "delta_0", "weighting",
+           "example_weights", "seed", "iteration", "sentence", "encoder", "similarity", "pollution_similarity", "sample", "seconds")
 
 
 def read_results(folder: Path) -> pd.DataFrame:
@@ -71,10 +71,15 @@ def last_checkpoint(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["iteration"] == last]
 
 
+def squares(table: pd.DataFrame) -> pd.Series:
+    """Which rows come from plain squared error: no other penalty, no weights of the utterances."""
+    return (table["penalty"] == "l2") & (table["example_weights"] == "none")
+
+
 def baseline(table: pd.DataFrame) -> str | None:
     """The condition that the others are compared with: trained on clean data, by squared error if there is such; else None."""
     clean = table[table["corruption_fraction"] == 0]
-    plain = clean[clean["penalty"] == "l2"]
+    plain = clean[squares(clean)]
     return conditions(plain if len(plain) else clean)[0] if len(clean) else None
 
 
