@@ -22,7 +22,8 @@ def results(*, speakers=("Andrea",), pollution=True) -> pd.DataFrame:
                 for sentence in (1, 2, 3, 4):
                     rows.append({
                         "speaker": speaker, "condition": name, "corruption_kind": "foreign", "corruption_fraction": fraction,
-                        "penalty": penalty, "delta_schedule": "exponential", "delta_0": 0.1, "weighting": "constant", "example_weights": "none", "seed": 0,
+                        "penalty": penalty, "delta_schedule": "exponential", "delta_0": 0.1, "weighting": "constant",
+                        "example_weights": "none", "seed": 0,
                         "iteration": iteration, "sentence": sentence, "encoder": "resemblyzer",
                         "similarity": 0.6 + iteration / 500 - shift / 50 + sentence / 100,
                         "pollution_similarity": 0.5 + shift / 50 if pollution and fraction else np.nan,
