@@ -105,10 +105,7 @@ def _demo(argv: list[str]) -> None:
     config = DemoConfig(**_parse("demo", argv, DemoConfig))
     from gradtts_robust.study.demo import run_demo
 
-    with _Bars() as bars:
-        summary = run_demo(config, progress=bars)
-    print(summary.text)
-    print(f"report: {summary.report}")
+    _experiment(run_demo, config)
 
 
 def _pretrain(argv: list[str]) -> None:
@@ -124,8 +121,12 @@ def _adapt(argv: list[str]) -> None:
     config = AdaptConfig(**_parse("adapt", argv, AdaptConfig))
     from gradtts_robust.study.experiment import run_adaptation
 
+    _experiment(run_adaptation, config)
+
+
+def _experiment(run: Callable, config) -> None:
     with _Bars() as bars:
-        summary = run_adaptation(config, progress=bars)
+        summary = run(config, progress=bars)
     print(summary.text)
     print(f"report: {summary.report}")
 

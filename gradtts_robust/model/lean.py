@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from gradtts_robust.config import ModelConfig
 from gradtts_robust.model.diffusion import NoiseSchedule
+from gradtts_robust.model.encoder import N_MELS
 
-N_MELS = 80
 TIME_DIM = 64
 EMBEDDING_DIM = 128
 BLOCKS = 2

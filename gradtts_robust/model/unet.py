@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gradtts_robust.config import ModelConfig
+from gradtts_robust.model.encoder import N_MELS
 
-N_MELS = 80
 WIDTH_FACTORS = (1, 2, 4)
 FRAME_MULTIPLE = 4
 

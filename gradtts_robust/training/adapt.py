@@ -21,7 +21,7 @@ from . import setup
 from .calibration import DELTA, calibrate
 from .checkpoint import Checkpoint, load_checkpoint, verify_hash
 from .loop import OnCheckpoint, TrainResult, build_objective, check_objective, train
-from .record import Stages, check_same_run, step_stage, write_config
+from .record import Stages, check_same_run, count_stage, step_stage, write_config
 from .speakers import embed_speakers, embed_utterances
 from .weights import WEIGHTS, ExampleWeights, weigh, write_weights
 
@@ -128,14 +128,14 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
     embeddings = None
     if config.corruption.kind != "none" and config.corruption.pick != "random":
         validate([*split.train, *split.others])
-        embeddings = embed_speakers([*split.train, *split.others], cache, progress=_stage(progress, "speakers"))
+        embeddings = embed_speakers([*split.train, *split.others], cache, progress=count_stage(progress, "speakers"))
     dirty = corrupt(split.train, split.others, config.corruption, embeddings=embeddings,
                     protected={u.id for u in split.reference})
     validate([*dirty.utterances, *split.reference])
-    features = prepare_features(dirty.utterances, base.text, cache, progress=_stage(progress, "features"))
+    features = prepare_features(dirty.utterances, base.text, cache, progress=count_stage(progress, "features"))
     kind, heard, weights = config.objective.example_weights, None, None
     if base.embeddings is not None or kind != "none":
-        heard = embed_utterances(dirty.utterances, cache, progress=_stage(progress, "voice"))
+        heard = embed_utterances(dirty.utterances, cache, progress=count_stage(progress, "voice"))
         weights = weigh(kind, dirty.utterances, features, heard)
     model, start = with_new_speaker(base, config.speaker, heard, weights and weights.values)
     row = model.config.n_speakers - 1 if model.config.n_speakers > 1 else None
@@ -224,7 +224,3 @@ def _check(config: AdaptConfig) -> None:
         raise ValueError(f"utterances is {config.utterances}; it must be at least 0, and 0 means all")
     if config.evaluation.reference_utterances < 1:
         raise ValueError(f"evaluation.reference_utterances is {config.evaluation.reference_utterances}; at least 1 is needed to judge by")
-
-
-def _stage(progress: Stages | None, name: str):
-    return None if progress is None else lambda done, total: progress(name, done, total)

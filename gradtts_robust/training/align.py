@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 
 from ..data.dataset import Features, collate
+from ..data.features import FRAMES_PER_SECOND
 from ..model.alignment import log_prior, search_durations
 from ..model.gradtts import GradTTS
 
 MINIMUM_SECONDS = 1.2
-FRAMES_PER_SECOND = 22050 / 256
 
 
 @torch.no_grad()

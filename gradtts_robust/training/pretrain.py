@@ -24,7 +24,7 @@ from .calibration import DELTA, calibrate
 from .calibration import NAME as CALIBRATED
 from .checkpoint import load_checkpoint
 from .loop import build_objective, check_objective, train
-from .record import Stages, check_same_run, step_stage, write_config, write_skipped
+from .record import Stages, check_same_run, count_stage, step_stage, write_config, write_skipped
 from .speakers import embed_speakers, load_speakers, save_speakers
 
 PACKED = ".safetensors"
@@ -112,7 +112,7 @@ def _start(config: PretrainConfig, shape: ModelConfig, corpus: Corpus, *,
         raise ValueError(f"{config.init}: of other speakers or another front end than the manifests; use the run that they were trained in")
     if not config.keep_alignments:
         return start.model, corpus.features if config.draw == "all" else [f for f in corpus.features if f.durations is None]
-    features = align(start.model, corpus.features, corpus.rows, progress=_stage(progress, "alignments"))
+    features = align(start.model, corpus.features, corpus.rows, progress=count_stage(progress, "alignments"))
     if config.max_seconds:
         features = [piece for f in features for piece in split(f, space=SYMBOLS.index(" "), max_seconds=config.max_seconds)]
     return start.model, features
@@ -156,13 +156,13 @@ def read_corpus(config: PretrainConfig, *, progress: Stages | None = None) -> Co
         cache = config.cache or Path(config.out).parent / "features"
         if config.corruption.kind != "none":
             similar = config.corruption.kind == "asymmetric"
-            known = embed_speakers(utterances, cache, progress=_stage(progress, "speakers")) if similar else None
+            known = embed_speakers(utterances, cache, progress=count_stage(progress, "speakers")) if similar else None
             wrong = corrupt_conditions(utterances, config.corruption, embeddings=known)
             utterances, records = wrong.utterances, wrong.records
         jobs = (os.cpu_count() or 1) if len(utterances) >= MANY else 1
-        prepared = prepare_usable_features(utterances, config.text, cache, progress=_stage(progress, "features"), n_jobs=jobs)
+        prepared = prepare_usable_features(utterances, config.text, cache, progress=count_stage(progress, "features"), n_jobs=jobs)
         features, skipped = features + prepared.features, prepared.skipped
-        embeddings |= embed_speakers(utterances, cache, progress=_stage(progress, "speakers"))
+        embeddings |= embed_speakers(utterances, cache, progress=count_stage(progress, "speakers"))
     speakers = sorted({f.speaker for f in features})
     known = all(name in embeddings for name in speakers)
     table = torch.stack([torch.as_tensor(embeddings[name]) for name in speakers]) if known else None
@@ -195,7 +195,3 @@ def mel_statistics(features: Sequence[Features]) -> tuple[float, float]:
     count = sum(f.mel.numel() for f in features)
     mean = sums[0].item() / count
     return round(mean, 4), round(max(sums[1].item() / count - mean ** 2, 1e-8) ** 0.5, 4)
-
-
-def _stage(progress: Stages | None, name: str):
-    return None if progress is None else lambda done, total: progress(name, done, total)

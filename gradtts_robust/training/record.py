@@ -105,6 +105,11 @@ def write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> None:
     atomic_text(out / "skipped.csv", text.getvalue())
 
 
+def count_stage(progress: Stages | None, stage: str) -> Callable[[int, int], None] | None:
+    """A plain count's progress, (done, total), as one stage."""
+    return None if progress is None else lambda done, total: progress(stage, done, total)
+
+
 def step_stage(progress: Stages | None, stage: str) -> Callable[[int, int, dict], None] | None:
     """The loop's progress as one stage, with the loss terms as its detail."""
     if progress is None:

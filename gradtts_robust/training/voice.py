@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..speech.audio import SAMPLE_RATE
+from ..speech.audio import HOP, SAMPLE_RATE
 from ..speech.text import encode
 from ..speech.vocoder import load_vocoder
 from . import setup
 from .checkpoint import Checkpoint, load_checkpoint
 
-HOP = 256
 NAMES_SHOWN = 10
 
 

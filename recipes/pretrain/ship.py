@@ -16,10 +16,9 @@ from gradtts_robust import speaker_encoder
 from gradtts_robust.data.generated import VOICES, sentences
 from gradtts_robust.files import atomic_text
 from gradtts_robust.study.metrics import bootstrap_interval
+from gradtts_robust.training.adapt import SHIPPED_BASE
 from gradtts_robust.training.checkpoint import load_checkpoint, save_checkpoint
 from gradtts_robust.training.voice import TTS
-
-NAME = "base-small"
 
 
 def speak_and_judge(tts: TTS, embeddings: np.ndarray, names: list[str], *, texts: list[str], steps: int) -> list[dict]:
@@ -53,7 +52,7 @@ def main() -> None:
     words.add_argument("--steps", type=int, default=10)
     asked = words.parse_args()
     checkpoint = load_checkpoint(asked.run)
-    path = save_checkpoint(asked.out / f"{NAME}.safetensors", checkpoint, dtype=torch.bfloat16)
+    path = save_checkpoint(asked.out / f"{SHIPPED_BASE}.safetensors", checkpoint, dtype=torch.bfloat16)
     shipped = load_checkpoint(path)
     tts, embeddings = TTS(shipped), torch.nn.functional.normalize(shipped.embeddings, dim=1).numpy()
     texts = sentences("test")[: asked.sentences]
@@ -62,7 +61,7 @@ def main() -> None:
         names = [name for name in shipped.speakers if (name in VOICES) == (kind == "embedded")][: asked.speakers]
         scores[kind] = summary(speak_and_judge(tts, embeddings, names, texts=texts, steps=asked.steps))
     facts = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size, "scores": scores}
-    atomic_text(asked.out / f"{NAME}.json", json.dumps(facts, indent=1) + "\n")
+    atomic_text(asked.out / f"{SHIPPED_BASE}.json", json.dumps(facts, indent=1) + "\n")
     print(json.dumps(facts, indent=1))
 
 
