@@ -36,6 +36,9 @@ class ModelConfig:
         n_symbols: rows of the symbol table, the blank included.
         n_speakers: rows of the speaker table; 1 means a single-speaker model without a table.
         speaker_dim: width of a speaker's row.
+        speaker_conditioning: where the rows come from: a learnt `table`, as in the original, or a learnt projection of the speakers'
+            Resemblyzer embeddings (`embedding`), which has a row for every voice.
+        embedding_dim: width of those embeddings.
         encoder_channels, encoder_filter, duration_filter: widths of the encoder, its feed-forward layers, the duration predictor.
         encoder_heads, encoder_layers, encoder_kernel, encoder_window: relative self-attention and its feed-forward kernel.
         encoder_dropout: in [0, 1), in the encoder and the duration predictor.
@@ -51,6 +54,8 @@ class ModelConfig:
     n_symbols: int = 149
     n_speakers: int = 1
     speaker_dim: int = 64
+    speaker_conditioning: Literal["table", "embedding"] = "table"
+    embedding_dim: int = 256
     encoder_channels: int = 192
     encoder_filter: int = 768
     duration_filter: int = 256

@@ -28,8 +28,72 @@ class SpeakerTable(nn.Embedding):
         return table.train(self.training)
 
 
+class ProjectedSpeakers(nn.Module):
+    """Rows that are a learnt linear function of the speakers' embeddings, so that an unheard voice has a row too.
+
+    A row is W sqrt(D) e + b for a unit embedding e [D]: sqrt(D) gives e a mean square of 1, as Adam's step size expects.
+
+    Args:
+        n_speakers: rows.
+        embedding_dim: D.
+        speaker_dim: width of a row.
+    """
+
+    def __init__(self, n_speakers: int, embedding_dim: int, speaker_dim: int):
+        super().__init__()
+        self.register_buffer("embeddings", torch.zeros(n_speakers, embedding_dim))
+        self.projection = nn.Linear(embedding_dim, speaker_dim)
+
+    def forward(self, speakers: Tensor) -> Tensor:
+        """Rows [B, speaker_dim] of speaker ids [B]."""
+        return self.row(self.embeddings[speakers])
+
+    def row(self, embedding: Tensor) -> Tensor:
+        """The row of a unit embedding [..., D], whether or not it is one of the table's."""
+        return self.projection(embedding.to(self.projection.weight) * embedding.shape[-1] ** 0.5)
+
+    @property
+    def weight(self) -> Tensor:
+        """All rows [n_speakers, speaker_dim]."""
+        return self.row(self.embeddings)
+
+    @torch.no_grad()
+    def fit(self, embeddings: Tensor, rows: Tensor, *, ridge: float = 1e-3) -> None:
+        """Takes the speakers' unit embeddings [N, D], and the projection that comes nearest to their rows [N, speaker_dim].
+
+        Args:
+            ridge: penalty on W relative to the largest eigenvalue of the centred embeddings' scatter: rows of N < D speakers
+                could be met exactly by weights that mean nothing for the next speaker.
+        """
+        scaled = embeddings.double() * embeddings.shape[1] ** 0.5
+        centre, middle = scaled.mean(0), rows.double().mean(0)
+        left, spread, axes = torch.linalg.svd(scaled - centre, full_matrices=False)
+        shrunk = spread / (spread.square() + ridge * spread[0].square())
+        weight = ((left * shrunk).T @ (rows.double() - middle)).T @ axes
+        self.embeddings.copy_(embeddings)
+        self.projection.weight.copy_(weight)
+        self.projection.bias.copy_(middle - weight @ centre)
+
+    def extended(self, row: Tensor) -> SpeakerTable:
+        """The rows as a table, with `row` [speaker_dim] as one speaker more: what adapts to one voice moves that row alone."""
+        return SpeakerTable(*self.weight.shape, _weight=self.weight.detach().clone()).train(self.training).extended(row)
+
+
+def speaker_rows(config: ModelConfig) -> nn.Module:
+    """What gives speaker ids their rows, as `config.speaker_conditioning` says.
+
+    Raises:
+        ValueError: another name.
+    """
+    if config.speaker_conditioning == "embedding":
+        return ProjectedSpeakers(config.n_speakers, config.embedding_dim, config.speaker_dim)
+    if config.speaker_conditioning != "table":
+        raise ValueError(f"speaker_conditioning is {config.speaker_conditioning!r}; choose table or embedding")
+    return SpeakerTable(config.n_speakers, config.speaker_dim)
+
+
 def add_speaker(model: GradTTS, row: Tensor) -> GradTTS:
-    """A copy of the model that knows one speaker more, whose id is the old `config.n_speakers`.
+    """A copy of the model that knows one speaker more, whose id is the old `config.n_speakers`; its rows are a table.
 
     Args:
         model: left as it is; the copy shares no tensor with it and gives the same outputs for the old speakers.
@@ -42,8 +106,16 @@ def add_speaker(model: GradTTS, row: Tensor) -> GradTTS:
         raise ValueError("a single-speaker model has no speaker table to extend; adapt a base of two or more speakers")
     extended = copy.deepcopy(model)
     extended.spk_emb = model.spk_emb.extended(row)
-    extended.config = dataclasses.replace(model.config, n_speakers=model.config.n_speakers + 1)
+    extended.config = dataclasses.replace(model.config, n_speakers=model.config.n_speakers + 1, speaker_conditioning="table")
     return extended
+
+
+def condition_on_embeddings(model: GradTTS, embeddings: Tensor) -> None:
+    """Replaces a model's table, in place, by the projection of its speakers' unit embeddings [N, D] that comes nearest to its rows."""
+    table, width = model.spk_emb, embeddings.shape[1]
+    model.config = dataclasses.replace(model.config, speaker_conditioning="embedding", embedding_dim=width)
+    model.spk_emb = speaker_rows(model.config).to(table.weight.device).train(table.training)
+    model.spk_emb.fit(embeddings, table.weight.detach())
 
 
 def rows_from_embeddings(embeddings: Tensor, dim: int) -> Tensor:
@@ -94,6 +166,14 @@ def nearest_row(table: nn.Embedding, embeddings: Tensor, target: Tensor, k: int 
     weights = weights / weights.sum() if weights.sum() > 0 else torch.full_like(weights, 1 / len(weights))
     weight = table.weight.detach()
     return weights.to(weight) @ weight[rows.to(weight.device)]
+
+
+def new_row(rows: SpeakerTable | ProjectedSpeakers, embeddings: Tensor, target: Tensor, *, k: int) -> Tensor:
+    """A new speaker's row [speaker_dim], without gradient: the projection of the target's embedding where the model has one, else
+    `nearest_row`."""
+    if isinstance(rows, ProjectedSpeakers):
+        return rows.row(target.to(rows.embeddings)).detach()
+    return nearest_row(rows, embeddings, target, k)
 
 
 EMBEDDED = ("uniform", "gaussian", "dropout")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradtts_robust.config import ModelConfig
 from gradtts_robust.model.alignment import frame_symbols, log_prior, search_durations
-from gradtts_robust.model.conditioning import Perturbation, SpeakerTable
+from gradtts_robust.model.conditioning import Perturbation, speaker_rows
 from gradtts_robust.model.diffusion import NoiseSchedule, forward_process, residual, sample_t
 from gradtts_robust.model.encoder import N_MELS, Encoded, TextEncoder, sequence_mask
 from gradtts_robust.model.lean import LeanUNet
@@ -70,7 +70,7 @@ class GradTTS(nn.Module):
         self.config = config
         self.schedule = NoiseSchedule(config.beta_min, config.beta_max)
         if config.n_speakers > 1:
-            self.spk_emb = SpeakerTable(config.n_speakers, config.speaker_dim)
+            self.spk_emb = speaker_rows(config)
         self.encoder = TextEncoder(config)
         self.decoder = Decoder(config)
 

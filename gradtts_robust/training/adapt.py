@@ -15,7 +15,7 @@ from ..config import AdaptConfig
 from ..data.corruption import corrupt, write_records
 from ..data.dataset import Features, prepare_features
 from ..data.manifest import Utterance, read_manifest, validate, write_manifest
-from ..model.conditioning import add_speaker, build_perturbation, nearest_row
+from ..model.conditioning import add_speaker, build_perturbation, new_row
 from ..model.gradtts import GradTTS
 from . import setup
 from .calibration import DELTA, calibrate
@@ -190,7 +190,7 @@ def with_new_speaker(base: Checkpoint, name: str, heard: np.ndarray | None,
     else:
         mean = torch.from_numpy(np.average(heard, axis=0, weights=weights).astype(np.float32))
         target = mean / mean.norm()
-        row = nearest_row(base.model.spk_emb, base.embeddings, target, k=NEAREST)
+        row = new_row(base.model.spk_emb, base.embeddings, target, k=NEAREST)
         embeddings = torch.cat([base.embeddings, target[None].to(base.embeddings)])
     return add_speaker(base.model, row), _renamed(base, [*names, name], name, embeddings)
 

@@ -15,7 +15,7 @@ from ..data.condition_noise import corrupt_conditions
 from ..data.corruption import write_records
 from ..data.dataset import Features, load_features, prepare_usable_features, save_features
 from ..data.manifest import read_manifests, validate
-from ..model.conditioning import build_perturbation, rows_from_embeddings
+from ..model.conditioning import build_perturbation, condition_on_embeddings, rows_from_embeddings
 from ..model.gradtts import GradTTS
 from ..speech.text import SYMBOLS
 from . import setup
@@ -98,18 +98,25 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
 def _start(config: PretrainConfig, shape: ModelConfig, corpus: Corpus, *,
            progress: Stages | None) -> tuple[GradTTS, list[Features]]:
     """The model before its first step, from random weights or from `config.init`, and the utterances it is to see."""
+    if shape.speaker_conditioning == "embedding" and corpus.embeddings is None:
+        raise ValueError("speaker_conditioning is 'embedding', but the speakers' embeddings are unknown; pack the features again, "
+                         "or set it to table")
     if not config.init:
         if config.keep_alignments:
             raise ValueError("keep_alignments aligns by the checkpoint `init`, but there is none; name it with --init")
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             model = GradTTS(shape)
-        if config.speaker_rows == "embedding" and corpus.embeddings is not None and shape.n_speakers > 1:
+        if shape.speaker_conditioning == "embedding":
+            model.spk_emb.fit(corpus.embeddings, rows_from_embeddings(corpus.embeddings, shape.speaker_dim))
+        elif config.speaker_rows == "embedding" and corpus.embeddings is not None and shape.n_speakers > 1:
             model.spk_emb.weight.data.copy_(rows_from_embeddings(corpus.embeddings, shape.speaker_dim))
         return model, corpus.features
     start = load_checkpoint(config.init)
     if start.speakers != corpus.speakers or start.text != config.text:
         raise ValueError(f"{config.init}: of other speakers or another front end than the manifests; use the run that they were trained in")
+    if shape.speaker_conditioning == "embedding" and start.model.config.speaker_conditioning == "table":
+        condition_on_embeddings(start.model, corpus.embeddings)
     if not config.keep_alignments:
         return start.model, corpus.features if config.draw == "all" else [f for f in corpus.features if f.durations is None]
     features = align(start.model, corpus.features, corpus.rows, progress=count_stage(progress, "alignments"))
