@@ -191,7 +191,8 @@ class PretrainConfig:
         init: checkpoint to start from, of the same speakers; empty to start from random weights.
         train: what is trained: `all`, or `encoder` (with durations and speaker table; the score network is not even run).
         draw: utterances to train on: `all`, or those `unaligned` so far.
-        speaker_rows: what the speaker table starts from: the speakers' Resemblyzer embeddings, where they are known, or random rows.
+        speaker_rows: what a speaker table starts from: the speakers' Resemblyzer embeddings, where they are known, or random rows.
+            `model.speaker_conditioning: embedding` projects the embeddings instead, also those of an `init` with a table.
         keep_alignments: align once, by `init`, what has no durations, and train on these without searching again.
         max_seconds: with `keep_alignments`, cut longer utterances at their pauses; 0 leaves them whole.
         cache: folder of cached features; empty for `features` beside the run.

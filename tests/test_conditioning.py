@@ -3,24 +3,32 @@ import pytest
 import torch
 
 from gradtts_robust.config import ModelConfig
-from gradtts_robust.model.conditioning import SpeakerTable, add_speaker, nearest_row, rows_from_embeddings
+from gradtts_robust.model.conditioning import (
+    ProjectedSpeakers,
+    SpeakerTable,
+    add_speaker,
+    condition_on_embeddings,
+    nearest_row,
+    new_row,
+    rows_from_embeddings,
+)
 from gradtts_robust.model.gradtts import GradTTS
 
 
-def model(decoder="lean", n_speakers=3) -> GradTTS:
+def model(decoder="lean", n_speakers=3, **changes) -> GradTTS:
     torch.manual_seed(0)
     built = GradTTS(ModelConfig(
         n_speakers=n_speakers, speaker_dim=8, encoder_channels=16, encoder_filter=16, duration_filter=16, encoder_layers=1,
-        condition_encoder=True, decoder=decoder, decoder_dim=16, decoder_dims=(16, 16, 16)))
+        condition_encoder=True, decoder=decoder, decoder_dim=16, decoder_dims=(16, 16, 16), **changes))
     with torch.no_grad():  # zero-initialised layers would hide the speaker
         for parameter in built.parameters():
             parameter += 0.02 * torch.randn(parameter.shape)
     return built.eval()
 
 
-@pytest.mark.parametrize("decoder", ["grad-tts", "lean"])
-def test_old_speakers_keep_their_outputs(decoder):
-    base = model(decoder)
+@pytest.mark.parametrize(("decoder", "conditioning"), [("grad-tts", "table"), ("lean", "table"), ("lean", "embedding")])
+def test_old_speakers_keep_their_outputs(decoder, conditioning):
+    base = model(decoder, speaker_conditioning=conditioning)
     grown = add_speaker(base, torch.randn(8))
     assert (base.config.n_speakers, grown.config.n_speakers) == (3, 4)
     ids, lengths, speakers = torch.randint(0, 149, (3, 6)), torch.tensor([6, 4, 5]), torch.arange(3)
@@ -98,3 +106,57 @@ def test_rows_from_embeddings_keep_who_sounds_like_whom():
     distances = torch.cdist(rows, rows)
     assert distances[:3, :3].max() < distances[:3, 3:].min()
     torch.testing.assert_close(rows_from_embeddings(embeddings.flip(0), 16).flip(0), rows, atol=1e-4, rtol=1e-4)
+
+
+def unit(n: int, dim: int, seed: int = 0) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def test_a_projection_is_found_again_and_reaches_unheard_voices():
+    """From rows that are a linear function of 60 embeddings: the fit gives that function, for an embedding outside the table too."""
+    embeddings, truth = unit(60, 16), torch.nn.Linear(16, 4)
+    with torch.no_grad():
+        rows = truth(embeddings * 4)
+        projected = ProjectedSpeakers(60, 16, 4)
+        projected.fit(embeddings, rows, ridge=1e-9)
+        new = unit(1, 16, seed=1)[0]
+        torch.testing.assert_close(projected.weight, rows, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(projected(torch.tensor([5, 7])), rows[[5, 7]], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(new_row(projected, embeddings, new, k=5), truth(new * 4), atol=1e-4, rtol=1e-4)
+
+
+def test_the_ridge_keeps_fewer_speakers_than_dimensions_from_being_learnt_by_heart():
+    embeddings, rows = unit(20, 64), torch.randn(20, 4, generator=torch.Generator().manual_seed(2))
+    exact, shrunk = ProjectedSpeakers(20, 64, 4), ProjectedSpeakers(20, 64, 4)
+    exact.fit(embeddings, rows, ridge=1e-9)
+    shrunk.fit(embeddings, rows, ridge=0.3)
+    torch.testing.assert_close(exact.weight, rows, atol=1e-3, rtol=1e-3)
+    assert shrunk.projection.weight.norm() < 0.8 * exact.projection.weight.norm()
+    torch.testing.assert_close(shrunk.weight.mean(0), rows.mean(0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_table_becomes_a_projection_that_saves_and_extends():
+    base, embeddings = model(n_speakers=12), unit(12, 32)
+    rows = base.spk_emb.weight.detach().clone()
+    condition_on_embeddings(base, embeddings)
+    assert (base.config.speaker_conditioning, base.config.embedding_dim) == ("embedding", 32)
+    assert (base.spk_emb.weight - rows).norm() < 0.1 * rows.norm(), "12 rows on 32 axes are nearly met"
+    again = GradTTS(base.config)
+    again.load_state_dict(base.state_dict(), strict=True)
+    assert torch.equal(again.spk_emb.weight, base.spk_emb.weight)
+    row = new_row(base.spk_emb, embeddings, unit(1, 32, seed=3)[0], k=5)
+    grown = add_speaker(base, row)
+    assert isinstance(grown.spk_emb, SpeakerTable) and grown.config.speaker_conditioning == "table" and not row.requires_grad
+    assert torch.equal(grown.spk_emb.weight[12], row) and torch.equal(grown.spk_emb.weight[:12], base.spk_emb.weight)
+
+
+def test_the_loss_moves_the_projection_and_not_the_embeddings():
+    base = model(speaker_conditioning="embedding", embedding_dim=32)
+    base.spk_emb.embeddings.copy_(unit(3, 32))
+    base.encode(torch.randint(0, 149, (3, 6)), torch.tensor([6, 4, 5]), torch.arange(3)).mu.square().mean().backward()
+    assert base.spk_emb.projection.weight.grad.abs().sum() > 0 and not base.spk_emb.embeddings.requires_grad
+
+
+def test_an_unknown_conditioning_is_named():
+    with pytest.raises(ValueError, match="speaker_conditioning is 'hash'; choose table or embedding"):
+        model(speaker_conditioning="hash")

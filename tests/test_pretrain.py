@@ -9,6 +9,7 @@ from training_data import BASE_VOICES, TARGET, TINY, corpus, tiny_optim
 
 from gradtts_robust.config import PretrainConfig, TextConfig
 from gradtts_robust.data.manifest import read_manifest, write_manifest
+from gradtts_robust.training.adapt import with_new_speaker
 from gradtts_robust.training.checkpoint import load_checkpoint
 from gradtts_robust.training.pretrain import mel_statistics, pack, pretrain, read_corpus, speakers_path
 
@@ -96,3 +97,21 @@ def test_what_cannot_be_learnt_is_left_out_and_named(tmp_path):
     assert hopeless.id in (out / "skipped.csv").read_text() and utterances[0].id not in (out / "skipped.csv").read_text()
     checkpoint = load_checkpoint(out)
     assert checkpoint.model.config.n_speakers == 1 and checkpoint.speakers == [utterances[0].speaker]
+
+
+def test_a_base_conditioned_on_embeddings_gives_an_unheard_voice_its_projection(base, tmp_path):
+    """Started from a table's run; the new speaker's row is the projection of what is heard, and packed data must know the embeddings."""
+    changes = {"model": {**TINY, "speaker_conditioning": "embedding"}, "init": str(base)}
+    out = pretrain(settings(tmp_path / "run", **changes))
+    trained, table = load_checkpoint(out), load_checkpoint(base)
+    assert trained.model.config.speaker_conditioning == "embedding"
+    torch.testing.assert_close(trained.model.spk_emb.embeddings, table.embeddings)
+    heard = table.embeddings[1:3].numpy()
+    target = torch.nn.functional.normalize(torch.from_numpy(heard.mean(0)), dim=0)
+    model, start = with_new_speaker(trained, "new", heard)
+    torch.testing.assert_close(model.spk_emb.weight[4], trained.model.spk_emb.row(target))
+    torch.testing.assert_close(start.embeddings[4], target)
+    packed = pack([str(corpus())], tmp_path / "features.safetensors", text=TextConfig(), cache=settings(out).cache)
+    speakers_path(packed).unlink()
+    with pytest.raises(ValueError, match="pack the manifests again"):
+        pretrain(settings(tmp_path / "other", manifests=[str(packed)], **changes))

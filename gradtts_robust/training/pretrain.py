@@ -98,24 +98,26 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
 def _start(config: PretrainConfig, shape: ModelConfig, corpus: Corpus, *,
            progress: Stages | None) -> tuple[GradTTS, list[Features]]:
     """The model before its first step, from random weights or from `config.init`, and the utterances it is to see."""
-    if shape.speaker_conditioning == "embedding" and corpus.embeddings is None:
-        raise ValueError("speaker_conditioning is 'embedding', but the speakers' embeddings are unknown; pack the features again, "
-                         "or set it to table")
+    projected = shape.speaker_conditioning == "embedding" and shape.n_speakers > 1
+    if projected and corpus.embeddings is None:
+        raise ValueError("speaker_conditioning is embedding, but the speakers' embeddings are unknown; pack the manifests again, "
+                         "or set model.speaker_conditioning to table")
     if not config.init:
         if config.keep_alignments:
             raise ValueError("keep_alignments aligns by the checkpoint `init`, but there is none; name it with --init")
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             model = GradTTS(shape)
-        if shape.speaker_conditioning == "embedding":
-            model.spk_emb.fit(corpus.embeddings, rows_from_embeddings(corpus.embeddings, shape.speaker_dim))
-        elif config.speaker_rows == "embedding" and corpus.embeddings is not None and shape.n_speakers > 1:
-            model.spk_emb.weight.data.copy_(rows_from_embeddings(corpus.embeddings, shape.speaker_dim))
+        rows = None if corpus.embeddings is None else rows_from_embeddings(corpus.embeddings, shape.speaker_dim)
+        if projected:
+            model.spk_emb.fit(corpus.embeddings, rows)
+        elif config.speaker_rows == "embedding" and rows is not None and shape.n_speakers > 1:
+            model.spk_emb.weight.data.copy_(rows)
         return model, corpus.features
     start = load_checkpoint(config.init)
     if start.speakers != corpus.speakers or start.text != config.text:
         raise ValueError(f"{config.init}: of other speakers or another front end than the manifests; use the run that they were trained in")
-    if shape.speaker_conditioning == "embedding" and start.model.config.speaker_conditioning == "table":
+    if projected and start.model.config.speaker_conditioning == "table":
         condition_on_embeddings(start.model, corpus.embeddings)
     if not config.keep_alignments:
         return start.model, corpus.features if config.draw == "all" else [f for f in corpus.features if f.durations is None]
