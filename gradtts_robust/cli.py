@@ -223,7 +223,7 @@ def _analyze(argv: list[str]) -> None:
 
 def _corpus(argv: list[str]) -> None:
     def corpus(*, out: str, root: str = "", subset: str | None = None, speakers: list[str] | None = None, limit: int | None = None,
-               part: Literal["all", "base", "targets"] = "all", sentences: int = 40, seed: int = 0):
+               part: Literal["all", "base", "targets"] = "all", sentences: int = 40, seed: int = 0, align: bool = False):
         """Makes a manifest.
 
         Args:
@@ -235,6 +235,7 @@ def _corpus(argv: list[str]) -> None:
             part: for `embedded`: all voices, those that a base may hear, or the targets held back from it.
             sentences: for `embedded`: sentences of each voice.
             seed: for `embedded`: which sentences each voice says.
+            align: find out by pocketsphinx when each phone is spoken (English; the extra `asr`), so that training need not search.
         """
 
     from gradtts_robust.files import check_folder
@@ -252,8 +253,20 @@ def _corpus(argv: list[str]) -> None:
     from gradtts_robust.data.manifest import write_manifest
 
     utterances = CORPORA[asked["kind"]](Path(asked["root"]), subset=asked["subset"], speakers=asked["speakers"], limit=asked["limit"])
+    if asked["align"]:
+        utterances = _aligned(utterances)
     write_manifest(Path(asked["out"]), utterances)
     print(f"{asked['out']}: {len(utterances)} utterances of {len({u.speaker for u in utterances})} speakers")
+
+
+def _aligned(utterances: list) -> list:
+    from gradtts_robust.data.forced_alignment import force_align
+
+    with _Bars() as bars:
+        found = force_align(utterances, progress=lambda done, total: bars("alignment", done, total))
+    if found.failed:
+        print(f"{len(found.failed)} utterances could not be aligned, check their texts: {', '.join(found.failed[:10])}", file=sys.stderr)
+    return found.utterances
 
 
 def _embedded(asked: dict) -> Path:
