@@ -10,6 +10,7 @@ from typing import Literal
 
 from .config_conditions import ConditioningConfig as ConditioningConfig
 from .config_conditions import ConditionNoiseConfig as ConditionNoiseConfig
+from .config_corruption import CorruptionConfig as CorruptionConfig
 from .config_study import DemoConfig as DemoConfig
 
 
@@ -117,27 +118,6 @@ class ObjectiveConfig:
     level: Literal["bin", "frame", "pooled", "example"] = "bin"
     matched: bool | Literal["small", "unit"] = False
     example_weights: Literal["none", "agreement"] = "none"
-
-
-@dataclass
-class CorruptionConfig:
-    """What is done to the adaptation data.
-
-    Args:
-        kind: `none` or `foreign` (utterances of other speakers, labelled as the target's).
-        fraction: share of the resulting utterances that is foreign, in [0, 1).
-        pick: which foreign speakers: `random`, or `nearest` or `farthest` to the target by speaker embedding.
-        mode: `replace` some of the target's utterances or `append` to all of them.
-        speakers: how many foreign speakers to draw from; 0 for no limit.
-        seed: what is drawn depends on this alone.
-    """
-
-    kind: Literal["none", "foreign"] = "none"
-    fraction: float = 0.0
-    pick: Literal["random", "nearest", "farthest"] = "random"
-    mode: Literal["replace", "append"] = "replace"
-    speakers: int = 0
-    seed: int = 0
 
 
 @dataclass

@@ -130,7 +130,7 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
         validate([*split.train, *split.others])
         embeddings = embed_speakers([*split.train, *split.others], cache, progress=count_stage(progress, "speakers"))
     dirty = corrupt(split.train, split.others, config.corruption, embeddings=embeddings,
-                    protected={u.id for u in split.reference})
+                    protected={u.id for u in split.reference}, folder=Path(cache) / "corrupted")
     validate([*dirty.utterances, *split.reference])
     features = prepare_features(dirty.utterances, base.text, cache, progress=count_stage(progress, "features"))
     kind, heard, weights = config.objective.example_weights, None, None
