@@ -10,6 +10,7 @@ from typing import Literal
 
 from .config_conditions import ConditioningConfig as ConditioningConfig
 from .config_conditions import ConditionNoiseConfig as ConditionNoiseConfig
+from .config_corruption import CorruptionConfig as CorruptionConfig
 from .config_study import DemoConfig as DemoConfig
 
 
@@ -104,8 +105,10 @@ class ObjectiveConfig:
         normalise_weighting: divide by the mean weight over uniform t.
         level: where the penalty acts: mel bins, frames, what an utterance's frames have in common, or the whole example.
         matched: squared error weighted over t as the penalty weighs residuals that are small, or of size 1 (`unit` or true).
-        example_weights: in adaptation, trust each utterance only as far as its voice agrees with the majority's (`agreement`), by
-            Resemblyzer; judge such runs by `evaluation.encoder ecapa` too. Blind to wrong text; see `training.weights`.
+        example_weights: in adaptation, trust each utterance only as far as its voice is the majority's, nothing else is heard and its
+            text fits (`joint`; `em` likewise, by a mixture); only as its voice agrees (`agreement`), as it is learnt like most (`gain`),
+            or by these two (`both`). Voices are told apart by Resemblyzer: judge by another encoder too. See `training.weights`.
+        gain_warmup, gain_every: steps before the first estimate of the gain, and between two.
     """
 
     penalty: str = "l2"
@@ -121,28 +124,9 @@ class ObjectiveConfig:
     normalise_weighting: bool = True
     level: Literal["bin", "frame", "pooled", "example"] = "bin"
     matched: bool | Literal["small", "unit"] = False
-    example_weights: Literal["none", "agreement"] = "none"
-
-
-@dataclass
-class CorruptionConfig:
-    """What is done to the adaptation data.
-
-    Args:
-        kind: `none` or `foreign` (utterances of other speakers, labelled as the target's).
-        fraction: share of the resulting utterances that is foreign, in [0, 1).
-        pick: which foreign speakers: `random`, or `nearest` or `farthest` to the target by speaker embedding.
-        mode: `replace` some of the target's utterances or `append` to all of them.
-        speakers: how many foreign speakers to draw from; 0 for no limit.
-        seed: what is drawn depends on this alone.
-    """
-
-    kind: Literal["none", "foreign"] = "none"
-    fraction: float = 0.0
-    pick: Literal["random", "nearest", "farthest"] = "random"
-    mode: Literal["replace", "append"] = "replace"
-    speakers: int = 0
-    seed: int = 0
+    example_weights: Literal["none", "joint", "em", "agreement", "gain", "both"] = "none"
+    gain_warmup: int = 60
+    gain_every: int = 20
 
 
 @dataclass

@@ -121,7 +121,7 @@ def test_a_single_speaker_base(base, tmp_path):
     ({"utterances": -1}, "utterances is -1"), ({"train": "vocoder"}, "train is 'vocoder'"),
     ({"speaker": "Alex"}, "already has a speaker 'Alex'"),
     ({"corruption": CorruptionConfig(kind="foreign", fraction=1.0)}, "fraction is 1"),
-    ({"corruption": CorruptionConfig(kind="foreign", fraction=0.9, mode="append")}, "foreign utterances"),
+    ({"corruption": CorruptionConfig(kind="foreign", fraction=0.9, mode="append")}, "utterances of others"),
     ({"objective": ObjectiveConfig(penalty="cube")}, "cube"), ({"evaluation": EvaluationConfig(reference_utterances=0)}, "at least 1"),
     ({"iterations": 0}, "iterations is 0"),
 ])

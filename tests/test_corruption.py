@@ -3,10 +3,12 @@ import csv
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gradtts_robust.config import CorruptionConfig
+from gradtts_robust.data import dirty_audio
 from gradtts_robust.data.corruption import RECORD_FIELDS, corrupt, write_records
 from gradtts_robust.data.manifest import Utterance
 
@@ -114,7 +116,7 @@ def test_the_target_and_copies_among_the_others_are_passed_over():
     copy = Utterance(others[0].path, "other words", "s9", "s9/copy")
     result = corrupt(target, [*others, *others, copy, *target], CorruptionConfig("foreign", 0.5))
     assert len({u.path for u in result.utterances}) == 10
-    with pytest.raises(ValueError, match=r"needs 6 foreign utterances.* only 5"):
+    with pytest.raises(ValueError, match=r"needs 6 utterances of others.* only 5"):
         corrupt(target, [*others, *others, copy, *target], CorruptionConfig("foreign", 0.6))
 
 
@@ -122,15 +124,18 @@ def test_none_changes_nothing_and_records_that():
     target = speech("T", 3)
     result = corrupt(target[::-1], crowd(2, 2), CorruptionConfig())
     assert result.utterances == target
-    assert [list(r.values()) for r in result.records] == [[u.id, False, "none", "T", ""] for u in target]
+    assert [list(r.values()) for r in result.records] == [[u.id, False, "none", "T", "", ""] for u in target]
     assert corrupt(target, [], CorruptionConfig("foreign", 0.0)).utterances == target
 
 
 @pytest.mark.parametrize(("settings", "says"), [
     ({"fraction": 1.0}, r"must be in \[0, 1\)"), ({"fraction": -0.1}, r"must be in \[0, 1\)"), ({"fraction": float("nan")}, r"\[0, 1\)"),
-    ({"kind": "overlay"}, "choose one of none, foreign"), ({"pick": "best"}, "random, nearest, farthest"), ({"mode": "mix"}, "append"),
+    ({"kind": "mud"}, "choose one of none, foreign, overlay, noise, text, mixed"), ({"noise": "brown"}, "any, white, pink"),
+    ({"texts": "mine"}, "own, others"), ({"kind": "text", "mode": "append"}, "append adds foreign.*kind is text"),
+    ({"snr": (5, 0)}, r"snr is \(5, 0\)"), ({"snr": (5,)}, "lowest and the highest"), ({"snr": (0, float("nan"))}, "in dB"),
+    ({"kind": "noise"}, "needs a folder"), ({"pick": "best"}, "random, nearest, farthest"), ({"mode": "mix"}, "append"),
     ({"kind": "none", "fraction": 0.3}, "kind is none"), ({"seed": -1}, "seed is -1"), ({"speakers": -1}, "speakers is -1"),
-    ({"fraction": 0.8}, "needs 8 foreign utterances.* only 6"), ({"fraction": 0.4, "speakers": 1}, "needs 4 foreign utterances.* only 3"),
+    ({"fraction": 0.8}, "needs 8 utterances of others.* only 6"), ({"fraction": 0.4, "speakers": 1}, "needs 4 utterances of others.* only 3"),
     ({"pick": "nearest"}, "embedding of 'T'")])
 def test_bad_settings_are_named(settings, says):
     config = CorruptionConfig(**{"kind": "foreign", "fraction": 0.3, **settings})
@@ -162,3 +167,108 @@ def test_records_file(tmp_path):
     assert tuple(rows[0]) == RECORD_FIELDS
     assert [{**row, "corrupted": row["corrupted"] == "1"} for row in rows] == result.records
     assert sum(row["corrupted"] == "1" for row in rows) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 20), st.floats(0, 0.9), st.floats(0, 0.9), st.sampled_from(["own", "others"]), st.integers(0, 99))
+def test_wrong_transcripts_differ_keep_their_audio_and_nest(n, one, other, texts, seed):
+    target, others = speech("T", n), crowd(3, 20)
+    results = [corrupt(target, others, CorruptionConfig("text", f, texts=texts, seed=seed)) for f in sorted((one, other))]
+    for result, fraction in zip(results, sorted((one, other))):
+        assert sum(r["corrupted"] for r in result.records) == round(fraction * n)
+        for before, after, record in zip(target, result.utterances, result.records, strict=True):
+            assert (after.path, after.speaker, after.id) == (before.path, before.speaker, before.id)
+            assert (after.text != before.text) == record["corrupted"] == (record["kind"] == "text")
+            assert after.text in {u.text for u in (target if texts == "own" else others)} or not record["corrupted"]
+            assert record["detail"].startswith("transcript of ") == record["corrupted"]
+    assert set(map(repr, results[1].records)) >= {repr(r) for r in results[0].records if r["corrupted"]}
+
+
+def test_wrong_transcripts_must_fit_and_protected_ones_are_not_read_from():
+    target = [Utterance(f"/T/{i}.wav", text, "T", f"T/{i}", phonemes="AA1 B", ends="0.1 0.2") for i, text in enumerate(["a b", "c" * 40])]
+    with pytest.raises(ValueError, match="at most 9 characters"):
+        for seed in range(9):
+            corrupt(target, [], CorruptionConfig("text", 0.5, seed=seed))
+    with pytest.raises(ValueError, match="no other transcript"):
+        corrupt(speech("T", 2), [], CorruptionConfig("text", 0.5), protected={"T/000"})
+    target = [Utterance(f"/T/{i}.wav", text, "T", f"T/{i}", phonemes=f"AA{i} B", ends="0.1 0.2") for i, text in enumerate(["one", "two"])]
+    wrong = next(u for u, before in zip(corrupt(target, [], CorruptionConfig("text", 0.5)).utterances, target) if u != before)
+    assert (wrong.text, wrong.phonemes, wrong.ends) == (("two", "AA1 B", "") if wrong.id == "T/0" else ("one", "AA0 B", ""))
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Six clips of a target and two of each of three others: harmonics of their own pitch, and a little noise."""
+    folder, made = tmp_path_factory.mktemp("sounds"), []
+    for pitch, (speaker, count) in {101: ("T", 6), 137: ("a", 2), 173: ("b", 2), 197: ("c", 2)}.items():
+        for number in range(count):
+            rng = np.random.default_rng((pitch, number))
+            time = np.arange(16000 + 400 * number) / 22050
+            wave = sum(np.sin(2 * np.pi * pitch * k * time + rng.uniform(0, 6)) / k for k in range(1, 9))
+            soundfile.write(folder / f"{speaker}{number}.wav", 0.1 * wave + 0.01 * rng.normal(size=len(time)), 22050, subtype="PCM_16")
+            made.append(Utterance(str(folder / f"{speaker}{number}.wav"), f"{speaker} {number}", speaker, f"{speaker}/{number}"))
+    return made[:6], made[6:]
+
+
+def measured_snr(clean, dirty) -> float:
+    voice, mixed = (soundfile.read(path)[0] for path in (clean, dirty))
+    assert len(voice) == len(mixed) and np.abs(mixed).max() <= 0.96
+    heard = voice * (voice @ mixed / (voice @ voice))
+    return 10 * np.log10(np.sum(heard**2) / np.sum((mixed - heard) ** 2))
+
+
+@pytest.mark.parametrize(("kind", "noise"), [("overlay", "any"), ("noise", "white"), ("noise", "pink"), ("noise", "hum"), ("noise", "babble")])
+def test_sound_is_mixed_at_the_ratio_asked_for(sounds, tmp_path, kind, noise):
+    target, others = sounds
+    config = CorruptionConfig(kind, 0.5, snr=(3, 9), noise=noise)
+    result = corrupt(target, others, config, folder=tmp_path / "waves")
+    dirty = [(before, after, r) for before, after, r in zip(target, result.utterances, result.records, strict=True) if r["corrupted"]]
+    assert len(dirty) == 3 and len({r["detail"] for _, _, r in dirty}) == 3
+    for before, after, record in dirty:
+        said = float(record["detail"].split()[-2])
+        assert 3 <= said <= 9 and abs(measured_snr(before.path, after.path) - said) < 0.5
+        assert (after.id, after.text, after.speaker, record["true_speaker"], record["replaced"]) == (before.id, before.text, "T", "T", "")
+        assert record["kind"] == kind and "true_speaker" not in after.extra
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "waves").iterdir()}
+    assert len(files) == 3
+    assert corrupt(target[::-1], others[::-1], config, folder=tmp_path / "waves") == result
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "waves").iterdir()} == files, "made once"
+    assert all(soundfile.read(u.path)[0].std() > 0.01 for u in target), "the sources stay"
+
+
+def test_spectra_of_the_noises():
+    rng, length = np.random.default_rng(0), 22050
+    power = {name: np.abs(np.fft.rfft(make(length, rng, []))) ** 2 for name, make in dirty_audio.NOISES.items() if name != "babble"}
+    low, high = slice(100, 1000), slice(1000, 10000)
+    assert abs(power["white"][low].mean() / power["white"][high].mean() - 1) < 0.2
+    assert abs(power["pink"][low].sum() / power["pink"][high].sum() - 1) < 0.2, "equal power in every decade"
+    assert power["hum"][50:1001:50].sum() > 0.99 * power["hum"].sum()
+
+
+def test_mixed_dirt_has_every_kind_and_nests(sounds, tmp_path):
+    target, others = sounds
+    records = {}
+    for fraction in (0.2, 0.4, 0.67):
+        result = corrupt(target, others, CorruptionConfig("mixed", fraction, seed=3), folder=tmp_path)
+        assert {u.speaker for u in result.utterances} == {"T"}
+        records[fraction] = {repr(r) for r in result.records if r["corrupted"]}
+    assert records[0.2] < records[0.4] < records[0.67]
+    assert {r["kind"] for r in result.records} == {"none", "foreign", "overlay", "noise", "text"}
+    first = {next(r["kind"] for r in corrupt(target, others, CorruptionConfig("mixed", 0.2, seed=seed), folder=tmp_path).records
+                  if r["corrupted"]) for seed in range(12)}
+    assert len(first) == 4, "the seed says with which kind it begins"
+
+
+def test_sound_that_cannot_be_mixed_is_named(sounds, tmp_path):
+    target, others = sounds
+    config = CorruptionConfig("noise", 0.9, noise="babble")
+    with pytest.raises(ValueError, match="babble needs utterances of other speakers"):
+        corrupt(target, [], config, folder=tmp_path)
+    assert corrupt(target, [], CorruptionConfig("noise", 0.9), folder=tmp_path), "any noise goes without others, then without babble"
+    soundfile.write(tmp_path / "silent.wav", np.zeros(4000), 22050)
+    silent = [Utterance(str(tmp_path / "silent.wav"), f"x {i}", "T", f"T/{i}") for i in range(2)]
+    with pytest.raises(ValueError, match=r"silent\.wav: only silence"):
+        corrupt(silent, others, CorruptionConfig("overlay", 0.5), folder=tmp_path)
+    gone = [Utterance(str(tmp_path / "gone.wav"), f"x {i}", "T", f"T/{i}") for i in range(2)]
+    with pytest.raises(FileNotFoundError, match=r"gone\.wav"):
+        corrupt(gone, others, CorruptionConfig("noise", 0.5, noise="hum"), folder=tmp_path)

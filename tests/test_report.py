@@ -13,7 +13,7 @@ from gradtts_robust.study.evaluation import write_sample
 from gradtts_robust.study.report import findings, write_report
 from gradtts_robust.study.results import last_checkpoint, merge_results, read_results, write_results
 
-HEAD = "id,corrupted,kind,true_speaker,replaced\n"
+HEAD = "id,corrupted,kind,true_speaker,replaced,detail\n"
 
 
 def tone(path, pitch: float) -> None:
@@ -37,7 +37,8 @@ def study(tmp_path_factory):
         write_results(run, part.assign(sample=part["sample"].str.removeprefix(f"{name}/")))
         atomic_text(run / "evaluation.json", json.dumps(facts))
         atomic_text(run / "config.yaml", f"iterations: 100\nobjective:\n  penalty: {part['penalty'].iloc[0]}\n")
-        dirty = "u1,0,none,Andrea,\nu2,1,foreign,Reed,u9\n" if name != "clean-l2" else "u1,0,none,Andrea,\nu9,0,none,Andrea,\n"
+        dirty = ("u1,0,none,Andrea,,\nu2,1,foreign,Reed,u9,\nu3,1,noise,Andrea,,hum at 3.0 dB\n" if name != "clean-l2"
+                 else "u1,0,none,Andrea,,\nu9,0,none,Andrea,,\n")
         atomic_text(run / "corruption.csv", HEAD + dirty)
         atomic_text(run / "environment.json", json.dumps({"python": "3.11", "versions": {"torch": "2.11.0"}}))
     merge_results(out, {name: out / name for name in ("clean-l2", "dirty-l2", "dirty-pseudo_huber")})
@@ -55,7 +56,7 @@ def test_report_of_several_runs_is_one_whole_file(study):
     # the held-out clip, 4 sentences and 2 earlier checkpoints of 3 conditions
     assert page.tags["audio"] == 1 + 3 * (4 + 2)
     text = " ".join(page.text.split())
-    for words in ("Result at iteration 100", "0.930", "The <b>first</b>.", "Second & last.", "Reed 1", "u9", "-0.020", "objective.penalty",
+    for words in ("Result at iteration 100", "0.930", "The <b>first</b>.", "Second & last.", "Reed 1, noise 1", "u9", "hum at 3.0 dB", "-0.020", "objective.penalty",
                   "versions.torch", "dirty-l2: -0.020 against clean-l2", "dirty-pseudo_huber has 200 % of the damage", "A held-out clip."):
         assert words in text, words
     assert page.text.count("pseudo_huber") > 3 and (study / "report.html").stat().st_size < 3_000_000

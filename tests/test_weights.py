@@ -17,10 +17,11 @@ from gradtts_robust.data.manifest import read_manifest, write_manifest
 from gradtts_robust.losses import Objective
 from gradtts_robust.study.experiment import run_adaptation
 from gradtts_robust.training.adapt import adapt
+from gradtts_robust.training.agreement import agreement
 from gradtts_robust.training.loop import Loss, build_objective, train
 from gradtts_robust.training.pretrain import pretrain
 from gradtts_robust.training.speakers import embed_utterances
-from gradtts_robust.training.weights import ExampleWeights, agreement, read_weights, weigh, weights_line, write_weights
+from gradtts_robust.training.weights import ExampleWeights, read_weights, weights_line, write_weights
 
 DIMENSIONS = 256
 WITHIN, BETWEEN = 0.87, 0.58  # cosines of two clips of one speaker and of two speakers, LibriSpeech test-other
@@ -115,7 +116,7 @@ def test_embeddings_that_cannot_be_used(embeddings, seconds, named):
 def weights_of(features, values):
     values = np.asarray(values, dtype=np.float64)
     return ExampleWeights([f.id for f in features], values, {
-        "agreement": values, "distance": 1 - values, "excess": 0.5 - values, "seconds": np.ones(len(values))})
+        "voice": values, "distance": 1 - values, "excess": 0.5 - values, "seconds": np.ones(len(values))})
 
 
 def test_weights_scale_every_term_and_keep_the_learning_rate():
@@ -207,7 +208,7 @@ def test_the_table_of_weights(tmp_path):
 def test_clips_that_share_no_voice_are_told(tmp_path, own, foreign, warned):
     found, seconds = agreement(mixture(3, own, foreign, max(1, foreign)), np.full(12, 6.0)), np.full(12, 6.0)
     weights = ExampleWeights([str(i) for i in range(12)], found.weights, {
-        "agreement": found.weights, "distance": found.distance, "excess": found.excess, "seconds": seconds})
+        "voice": found.weights, "distance": found.distance, "excess": found.excess, "seconds": seconds})
     write_weights(tmp_path / "weights.csv", weights, [])
     assert ("share no voice" in weights_line(read_weights(tmp_path / "weights.csv"))) == warned
 
@@ -223,8 +224,7 @@ def test_real_voices(librispeech, foreign):
 
 
 def test_unknown_kinds_and_pretraining_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"example_weights is 'magic'; choose one of none, agreement"):
+    with pytest.raises(ValueError, match=r"example_weights is 'magic'; choose one of none, agreement, gain, both, joint, em"):
         build_objective(ObjectiveConfig(example_weights="magic"), tiny_model().config)
     with pytest.raises(ValueError, match="weighs one target's utterances"):
         pretrain(PretrainConfig(manifests=["x.csv"], out=str(tmp_path / "run"), objective=ObjectiveConfig(example_weights="agreement")))
-    assert weigh("none", [], [], np.zeros((0, 4))) is None

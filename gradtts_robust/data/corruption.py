@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -12,9 +13,13 @@ import numpy as np
 
 from ..config import CorruptionConfig
 from ..files import atomic_write
+from . import dirty_audio
 from .manifest import Utterance
 
-RECORD_FIELDS = ("id", "corrupted", "kind", "true_speaker", "replaced")
+RECORD_FIELDS = ("id", "corrupted", "kind", "true_speaker", "replaced", "detail")
+BABBLE = 6
+LONGEST = 3
+"""A wrong transcript has at most so many times the characters of the right one: it must have fewer symbols than the audio has frames."""
 
 
 @dataclass
@@ -24,66 +29,157 @@ class Corrupted:
     Args:
         utterances: all labelled as the target's; a foreign one has its own text and `extra["true_speaker"]`.
         records: one per utterance, in the same order, with the keys `id`, `corrupted` (bool), `kind` (`none` where it is
-            clean), `true_speaker` and `replaced` (id of the target's utterance whose place it took, or empty).
+            clean), `true_speaker`, `replaced` (id of the target's utterance whose place it took, or empty) and `detail`, in words.
     """
 
     utterances: list[Utterance]
     records: list[dict]
 
 
+@dataclass
+class _Sources:
+    """What dirt is made of: the target's utterances in the order that they get dirty, the others' that may be taken and those drawn of
+    them, and where waves are written."""
+
+    own: list[Utterance]
+    pool: list[Utterance]
+    drawn: Iterator[Utterance]
+    config: CorruptionConfig
+    folder: str | os.PathLike | None
+
+
 def corrupt(target: Sequence[Utterance], others: Sequence[Utterance], config: CorruptionConfig, *,
-            embeddings: Mapping[str, np.ndarray] | None = None, protected: AbstractSet[str] = frozenset()) -> Corrupted:
+            embeddings: Mapping[str, np.ndarray] | None = None, protected: AbstractSet[str] = frozenset(),
+            folder: str | os.PathLike | None = None) -> Corrupted:
     """Puts `config.fraction` of dirt among a target's utterances, as arXiv 2403.16728 pollutes its adaptation sets.
 
     What is drawn depends on `config.seed` and on the set of utterances, not on their order; with everything else equal, a
-    larger fraction contains the dirt of a smaller one. `replace` makes round(f n) of n utterances foreign; `append` adds
-    round(f n / (1 - f)), so that about f of the result is foreign.
+    larger fraction contains the dirt of a smaller one. `replace` makes round(f n) of n utterances dirty; `append` adds
+    round(f n / (1 - f)) foreign ones, so that about f of the result is foreign.
 
     Args:
         target: n >= 1 utterances of one speaker.
         others: utterances of other speakers; any of the target among them are passed over.
         embeddings: speaker -> [D] centroid, for `pick` `nearest` and `farthest`, of the target and of all others.
-        protected: ids that are neither replaced nor taken: reference and test utterances.
+        protected: ids that are neither made dirty nor taken: reference and test utterances.
+        folder: for waves with noise or an overlaid voice, named by their content.
 
     Returns:
         Utterances in the order of the target's ids, appended ones last.
 
     Raises:
-        ValueError: a setting outside its range, several targets, an id twice, too few foreign utterances, a missing embedding.
+        FileNotFoundError: audio to be mixed is missing.
+        ValueError: a setting outside its range, several targets, an id twice, too few utterances, a missing embedding, bad audio.
     """
     target = sorted(target, key=lambda u: u.id)
     _check(target, config)
     if config.kind == "none":
         return Corrupted(target, [_clean_record(u) for u in target])
-    return CORRUPTIONS[config.kind](target, others, config, embeddings, protected)
-
-
-def _foreign(target: list[Utterance], others: Sequence[Utterance], config: CorruptionConfig,
-             embeddings: Mapping[str, np.ndarray] | None, protected: AbstractSet[str]) -> Corrupted:
-    """Other speakers' utterances, labelled as the target's."""
-    name = target[0].speaker
     share = config.fraction if config.mode == "replace" else config.fraction / (1 - config.fraction)
     count = round(share * len(target))
-    replaceable = [u for u in target if u.id not in protected]
-    if config.mode == "replace" and count > len(replaceable):
-        raise ValueError(f"corruption.fraction {config.fraction:g} replaces {count} of {len(target)} utterances of {name!r}, but only "
-                         f"{len(replaceable)} are not kept for reference or test; lower the fraction or append")
+    kinds = _kinds(config, count)
+    voices = sum(kind in ("foreign", "overlay") or (kind == "text" and config.texts == "others") for kind in kinds)
     pool = _pool(target, others, protected)
-    drawn = _draw(pool, count, name, config, embeddings) if count else []
-    foreign = [replace(u, speaker=name, extra={**u.extra, "true_speaker": u.speaker}) for u in drawn]
-    places: list[Utterance] = []
-    if config.mode == "replace":
-        order = np.random.default_rng((config.seed, 0)).permutation(len(replaceable))
-        places = [replaceable[i] for i in order[:count]]
-    instead = {place.id: (new, place.id) for place, new in zip(places, foreign)}
-    pairs = [instead.get(u.id, (u, "")) for u in target] + [(new, "") for new in foreign[len(places):]]
-    dirty = {u.id for u in foreign}
-    records = [_foreign_record(u, replaced) if u.id in dirty else _clean_record(u) for u, replaced in pairs]
-    return Corrupted([u for u, _ in pairs], records)
+    drawn = _draw(pool, voices, target[0].speaker, config, embeddings) if voices else []
+    own = _order(target, protected, config)
+    sources = _Sources(own, pool, iter(drawn), config, folder)
+    if config.mode == "append":
+        dirty = {u.id: _foreign(target[0], sources, number) for number, u in enumerate(drawn)}
+        return _result([(u, None) for u in target] + [(None, dirty[u.id]) for u in drawn])
+    if count > len(own):
+        raise ValueError(f"corruption.fraction {config.fraction:g} changes {count} of {len(target)} utterances of "
+                         f"{target[0].speaker!r}, but only {len(own)} are not kept for reference or test; lower the fraction")
+    dirty = {place.id: CORRUPTIONS[kind](place, sources, number) for number, (place, kind) in enumerate(zip(own, kinds))}
+    return _result([(u, dirty.get(u.id)) for u in target])
+
+
+@dataclass
+class _Dirty:
+    """A dirty utterance and its record's further fields."""
+
+    utterance: Utterance
+    kind: str
+    true_speaker: str
+    detail: str
+
+
+def _kinds(config: CorruptionConfig, count: int) -> list[str]:
+    """The kind of each of `count` dirty utterances; mixed ones in turn, beginning anywhere."""
+    if config.kind != "mixed":
+        return [config.kind] * count
+    order = np.random.default_rng((config.seed, 2)).permutation(list(CORRUPTIONS))
+    return [str(order[i % len(order)]) for i in range(count)]
+
+
+def _order(target: list[Utterance], protected: AbstractSet[str], config: CorruptionConfig) -> list[Utterance]:
+    """The target's utterances that may be made dirty, in random order."""
+    free = [u for u in target if u.id not in protected]
+    return [free[i] for i in np.random.default_rng((config.seed, 0)).permutation(len(free))]
+
+
+def _result(pairs: list[tuple[Utterance | None, _Dirty | None]]) -> Corrupted:
+    """Of pairs (the target's utterance or None, what is there instead or None)."""
+    utterances, records = [], []
+    for place, dirty in pairs:
+        if dirty is None:
+            utterances.append(place)
+            records.append(_clean_record(place))
+            continue
+        key = dirty.utterance.id
+        replaced = place.id if place and place.id != key else ""
+        utterances.append(dirty.utterance)
+        records.append(dict(zip(RECORD_FIELDS, (key, True, dirty.kind, dirty.true_speaker, replaced, dirty.detail), strict=True)))
+    return Corrupted(utterances, records)
+
+
+def _foreign(place: Utterance, sources: _Sources, number: int) -> _Dirty:
+    """Another speaker's utterance, labelled as the target's."""
+    other = next(sources.drawn)
+    foreign = replace(other, speaker=place.speaker, extra={**other.extra, "true_speaker": other.speaker})
+    return _Dirty(foreign, "foreign", other.speaker, "")
+
+
+def _overlay(place: Utterance, sources: _Sources, number: int) -> _Dirty:
+    """The target's utterance with another speaker's over it."""
+    other, rng = next(sources.drawn), _rng(sources, number)
+    snr = rng.uniform(*sources.config.snr)
+    path = dirty_audio.overlay(place.path, other.path, snr=snr, seed=int(rng.integers(2**31)), folder=sources.folder)
+    return _Dirty(replace(place, path=path), "overlay", place.speaker, f"{other.id} of {other.speaker} over it at {snr:.1f} dB")
+
+
+def _noise(place: Utterance, sources: _Sources, number: int) -> _Dirty:
+    """The target's utterance with noise."""
+    config, rng = sources.config, _rng(sources, number)
+    names = [name for name in dirty_audio.NOISES if name != "babble" or sources.pool] if config.noise == "any" else [config.noise]
+    name, snr = names[int(rng.integers(len(names)))], rng.uniform(*config.snr)
+    babble = [sources.pool[i].path for i in rng.permutation(len(sources.pool))[:BABBLE]] if name == "babble" else []
+    if name == "babble" and not babble:
+        raise ValueError("corruption.noise babble needs utterances of other speakers, and the manifest has none; choose white, pink or hum")
+    path = dirty_audio.noisy(place.path, name, babble, snr=snr, seed=int(rng.integers(2**31)), folder=sources.folder)
+    return _Dirty(replace(place, path=path), "noise", place.speaker, f"{name} at {snr:.1f} dB")
+
+
+def _text(place: Utterance, sources: _Sources, number: int) -> _Dirty:
+    """The target's utterance with the transcript of another."""
+    longest = LONGEST * len(place.text)
+    if sources.config.texts == "others":
+        following = [next(sources.drawn), *sources.pool]
+    else:
+        following = [*sources.own[number + 1:], *sources.own[:number]]
+    for other in following:
+        if other.text != place.text and len(other.text) <= longest:
+            wrong = replace(place, text=other.text, phonemes=other.phonemes, ends="")
+            return _Dirty(wrong, "text", place.speaker, f"transcript of {other.id}")
+    raise ValueError(f"{place.id}: no other transcript can be put in its place: it must differ and have at most {longest} characters; "
+                     "add utterances, or set corruption.texts to others")
+
+
+def _rng(sources: _Sources, number: int) -> np.random.Generator:
+    return np.random.default_rng((sources.config.seed, 3, number))
 
 
 def _pool(target: list[Utterance], others: Sequence[Utterance], protected: AbstractSet[str]) -> list[Utterance]:
-    """Foreign utterances that may be taken, sorted, each recording once."""
+    """Utterances of others that may be taken, sorted, each recording once."""
     taken_ids, taken_paths = {u.id for u in target}, {u.path for u in target}
     pool = []
     for utterance in sorted(others, key=lambda u: (u.id, u.path)):
@@ -99,7 +195,7 @@ def _draw(pool: list[Utterance], count: int, name: str, config: CorruptionConfig
           embeddings: Mapping[str, np.ndarray] | None) -> list[Utterance]:
     """`count` utterances of the pool: of all alike when picked at random, else the first speakers' all before the next's."""
     if not pool:
-        raise ValueError(f"corruption.kind foreign needs utterances of speakers other than {name!r}, and the manifest has none to "
+        raise ValueError(f"corruption.kind {config.kind} needs utterances of speakers other than {name!r}, and the manifest has none to "
                          "spare; add other speakers to it")
     rng = np.random.default_rng((config.seed, 1))
     speakers = PICKS[config.pick](sorted({u.speaker for u in pool}), name, embeddings, rng)
@@ -109,7 +205,7 @@ def _draw(pool: list[Utterance], count: int, name: str, config: CorruptionConfig
     candidates = [pool[i] for i in rng.permutation(len(pool)) if pool[i].speaker in rank]
     candidates.sort(key=lambda u: rank[u.speaker])
     if len(candidates) < count:
-        raise ValueError(f"corruption.fraction {config.fraction:g} needs {count} foreign utterances, but {len(speakers)} other "
+        raise ValueError(f"corruption.fraction {config.fraction:g} needs {count} utterances of others, but {len(speakers)} other "
                          f"speakers have only {len(candidates)} to spare; lower the fraction, raise corruption.speakers or add speakers")
     return candidates[:count]
 
@@ -138,11 +234,12 @@ def _farthest(speakers: list[str], name: str, embeddings: Mapping[str, np.ndarra
 
 
 PICKS = {"random": _at_random, "nearest": _nearest, "farthest": _farthest}
-CORRUPTIONS = {"foreign": _foreign}
+CORRUPTIONS = {"foreign": _foreign, "overlay": _overlay, "noise": _noise, "text": _text}
 
 
 def _check(target: list[Utterance], config: CorruptionConfig) -> None:
-    known = {"kind": ("none", *CORRUPTIONS), "pick": tuple(PICKS), "mode": ("replace", "append")}
+    known = {"kind": ("none", *CORRUPTIONS, "mixed"), "pick": tuple(PICKS), "mode": ("replace", "append"),
+             "noise": ("any", *dirty_audio.NOISES), "texts": ("own", "others")}
     for setting, values in known.items():
         value = getattr(config, setting)
         if value not in values:
@@ -151,6 +248,10 @@ def _check(target: list[Utterance], config: CorruptionConfig) -> None:
         raise ValueError(f"corruption.fraction is {config.fraction:g}; it must be in [0, 1), such as 0.3")
     if config.kind == "none" and config.fraction:
         raise ValueError(f"corruption.fraction is {config.fraction:g} but corruption.kind is none; set the kind, or the fraction to 0")
+    if config.mode == "append" and config.kind not in ("none", "foreign"):
+        raise ValueError(f"corruption.mode append adds foreign utterances, and corruption.kind is {config.kind}; set the mode to replace")
+    if len(config.snr) != 2 or not -math.inf < config.snr[0] <= config.snr[1] < math.inf:
+        raise ValueError(f"corruption.snr is {tuple(config.snr)}; give the lowest and the highest ratio in dB, such as 0 10")
     for setting in ("speakers", "seed"):
         if getattr(config, setting) < 0:
             raise ValueError(f"corruption.{setting} is {getattr(config, setting)}; it must not be negative")
@@ -163,11 +264,7 @@ def _check(target: list[Utterance], config: CorruptionConfig) -> None:
 
 
 def _clean_record(utterance: Utterance) -> dict:
-    return dict(zip(RECORD_FIELDS, (utterance.id, False, "none", utterance.speaker, "")))
-
-
-def _foreign_record(utterance: Utterance, replaced: str) -> dict:
-    return dict(zip(RECORD_FIELDS, (utterance.id, True, "foreign", utterance.extra["true_speaker"], replaced)))
+    return dict(zip(RECORD_FIELDS, (utterance.id, False, "none", utterance.speaker, "", ""), strict=True))
 
 
 def write_records(path: str | os.PathLike, records: Sequence[Mapping]) -> None:

@@ -226,14 +226,14 @@ def _one_speaker(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _data(name: str, run: Path) -> dict:
-    """What a run learnt from: how many clips, whose they truly are, each dirty one, and those that its weights distrusted."""
+    """What a run learnt from: how many clips, what is wrong with how many, each dirty one, and those that its weights distrusted."""
     path = run / "corruption.csv"
     records = []
     if path.is_file():
         with open(path, encoding="utf-8", newline="") as file:
             records = list(csv.DictReader(file))
     dirty = [record for record in records if record["corrupted"] == "1"]
-    speakers = Counter(record["true_speaker"] for record in dirty)
+    speakers = Counter(record["true_speaker"] if record["kind"] == "foreign" else record["kind"] for record in dirty)
     weighted = read_weights(run / WEIGHTS)
     return {"name": name, "count": len(records), "dirty": len(dirty), "records": dirty, "weighted": len(weighted),
             "distrusted": [row for row in weighted if row["weight"] < DISTRUSTED],

@@ -20,10 +20,13 @@ from ..model.gradtts import GradTTS
 from . import setup
 from .calibration import DELTA, calibrate
 from .checkpoint import Checkpoint, load_checkpoint, verify_hash
+from .gain import GainEstimate, residual_energies
+from .joint import COMBINATIONS
 from .loop import OnCheckpoint, TrainResult, build_objective, check_objective, train
 from .record import Stages, check_same_run, count_stage, step_stage, write_config
+from .signals import measure_text_fit
 from .speakers import embed_speakers, embed_utterances
-from .weights import WEIGHTS, ExampleWeights, weigh, write_weights
+from .weights import BY_GAIN, BY_VOICE, WEIGHTS, ExampleWeights, weigh_jointly, weigh_voices, write_weights
 
 NEAREST = 5
 SHIPPED_BASE = "base-small"
@@ -91,10 +94,12 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
     table = calibrate(config.objective, prepared.model, prepared.features, rows, path=out / DELTA, seed=config.seed, device=config.device)
     objective = build_objective(config.objective, prepared.model.config, delta_table=table)
     perturbation = build_perturbation(config.conditioning, prepared.model.config)
+    gain = _gain(config, prepared, rows)
     out.mkdir(parents=True, exist_ok=True)
     write_config(out, config)
     write_records(out / "corruption.csv", prepared.records)
-    if prepared.weights:
+    # of a run that goes on, what it has estimated stays until the next time
+    if prepared.weights and not (gain and (out / WEIGHTS).is_file()):
         write_weights(out / WEIGHTS, prepared.weights, prepared.records)
     write_manifest(out / "train.csv", prepared.utterances)
     write_manifest(out / "reference.csv", prepared.reference)
@@ -103,9 +108,21 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
         prepared.model, prepared.features, rows, objective=objective, optim=config.optim,
         iterations=config.iterations, out=out, seed=config.seed, device=config.device, trainable=config.train,
         speaker_row=prepared.row, text=start.text, speakers=start.speakers, embeddings=start.embeddings,
-        default_speaker=start.default_speaker, perturbation=perturbation, weights=prepared.weights, save_start=True,
+        default_speaker=start.default_speaker, perturbation=perturbation, weights=prepared.weights, gain=gain, save_start=True,
         on_checkpoint=on_checkpoint, progress=step_stage(progress, "adapt"))
     return AdaptResult(out, prepared, training)
+
+
+def _gain(config: AdaptConfig, prepared: Prepared, rows: dict[str, int]) -> GainEstimate | None:
+    if config.objective.example_weights not in BY_GAIN:
+        return None
+    base = residual_energies(prepared.model, prepared.features, rows, seed=config.seed)
+
+    def tell(weights: ExampleWeights) -> None:
+        write_weights(Path(config.out) / WEIGHTS, weights, prepared.records)
+
+    return GainEstimate(prepared.weights, config.objective.gain_warmup, config.objective.gain_every, prepared.features, rows,
+                        config.seed, base, tell)
 
 
 def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -> Prepared:
@@ -130,15 +147,19 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
         validate([*split.train, *split.others])
         embeddings = embed_speakers([*split.train, *split.others], cache, progress=count_stage(progress, "speakers"))
     dirty = corrupt(split.train, split.others, config.corruption, embeddings=embeddings,
-                    protected={u.id for u in split.reference})
+                    protected={u.id for u in split.reference}, folder=Path(cache) / "corrupted")
     validate([*dirty.utterances, *split.reference])
     features = prepare_features(dirty.utterances, base.text, cache, progress=count_stage(progress, "features"))
-    kind, heard, weights = config.objective.example_weights, None, None
-    if base.embeddings is not None or kind != "none":
+    kind, heard = config.objective.example_weights, None
+    if base.embeddings is not None or kind in BY_VOICE:
         heard = embed_utterances(dirty.utterances, cache, progress=count_stage(progress, "voice"))
-        weights = weigh(kind, dirty.utterances, features, heard)
+    weights = weigh_voices(dirty.utterances, features, heard) if kind in BY_VOICE else None
     model, start = with_new_speaker(base, config.speaker, heard, weights and weights.values)
     row = model.config.n_speakers - 1 if model.config.n_speakers > 1 else None
+    if kind in COMBINATIONS:
+        weights = weigh_jointly(weights, measure_text_fit(model, features, row=row), kind)
+    if kind == "gain":
+        weights = ExampleWeights([u.id for u in dirty.utterances], np.ones(len(features)), {})
     return Prepared(model, start, row, dirty.utterances, features, split.reference, dirty.records, weights)
 
 

@@ -19,19 +19,21 @@ Progress = Callable[[int, int, dict], None]
 
 @dataclass
 class Saved:
-    """What a run goes on from: raw weights, their average where there is one, Adam's state, and the steps done."""
+    """What a run goes on from: raw weights, their average where there is one, Adam's state, the steps done, and the examples' weights
+    (`values`, and the signals by name) where training estimates them."""
 
     model: dict[str, Tensor]
     average: dict[str, Tensor] | None
     optimizer: dict
     step: int
+    examples: dict[str, Tensor] | None = None
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, model: nn.Module, average: nn.Module | None,
-                     optimizer: torch.optim.Optimizer) -> None:
+                     optimizer: torch.optim.Optimizer, examples: dict[str, Tensor] | None = None) -> None:
     """Writes the state to go on from, then the weights to speak with: a folder with weights is a whole one."""
     state = {"model": model.state_dict(), "average": None if average is None else average.state_dict(),
-             "optimizer": optimizer.state_dict(), "step": checkpoint.step}
+             "optimizer": optimizer.state_dict(), "step": checkpoint.step, "examples": examples}
     with atomic_write(folder / STATE_FILE) as temporary:
         torch.save(state, temporary)
     save_checkpoint(folder / WEIGHTS_FILE, checkpoint)

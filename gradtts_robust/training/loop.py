@@ -25,6 +25,8 @@ from ..model.gradtts import GradTTS
 from . import calibration, ema, setup
 from .calibration import DeltaTable
 from .checkpoint import Checkpoint
+from .gain import GainEstimate
+from .gain import check_settings as check_gain
 from .history import Progress, checkpoint_folder, keep_newest, newest_state, read_state, saved_checkpoints, write_checkpoint
 from .record import Record, write_environment
 from .weights import ExampleWeights, check_kind
@@ -42,12 +44,14 @@ class State:
         average: averaged weights, or None.
         optimizer: Adam over the trained parameters.
         step: optimizer steps done.
+        weights: of the examples, where they are weighted.
     """
 
     model: GradTTS
     average: GradTTS | None
     optimizer: torch.optim.Optimizer
     step: int = 0
+    weights: ExampleWeights | None = None
 
 
 @dataclass
@@ -75,6 +79,7 @@ def build_objective(config: ObjectiveConfig, model: ModelConfig, *, delta_table:
     settings = asdict(config)
     # weights per example are the data's affair and not the loss'
     check_kind(settings.pop("example_weights"))
+    check_gain(warmup=settings.pop("gain_warmup"), every=settings.pop("gain_every"))
     calibration.check_settings(kappa=settings.pop("kappa"), quantile=settings.pop("quantile"))
     return Objective(**settings, delta_table=delta_table, beta_min=model.beta_min, beta_max=model.beta_max)
 
@@ -116,8 +121,8 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
           iterations: int, out: str | Path, seed: int, device: str = "auto", trainable: str | None = None,
           speaker_row: int | None = None, text: TextConfig, speakers: list[str], embeddings: Tensor | None = None,
           default_speaker: str | None = None, aligned_first: int = 0, perturbation: Perturbation | None = None,
-          weights: ExampleWeights | None = None, save_start: bool = False, on_checkpoint: OnCheckpoint | None = None,
-          progress: Progress | None = None, resume: bool = True) -> TrainResult:
+          weights: ExampleWeights | None = None, gain: GainEstimate | None = None, save_start: bool = False,
+          on_checkpoint: OnCheckpoint | None = None, progress: Progress | None = None, resume: bool = True) -> TrainResult:
     """Trains `model` in place up to `iterations` steps and writes checkpoints, metrics and events to `out`.
 
     A run that finds its own checkpoints in `out` goes on from the newest, whatever weights `model` came with.
@@ -132,6 +137,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
         aligned_first: steps at the start that draw from utterances with known durations, where there are any.
         perturbation: of the score network's conditions.
         weights: of the examples, on all three terms; None weighs all alike.
+        gain: estimates them anew while the model learns; `weights` are those before.
         save_start: write checkpoint 0, the model before its first step.
         on_checkpoint: called with each checkpoint's folder and contents, in its main process; again after a resume for the
             checkpoint that it went on from, since it may have died within the call. Must leave the weights as they are.
@@ -152,9 +158,9 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
     aligned = [f for f in features if f.durations is not None]
     with (setup.torch_state(optim.threads, accelerator.device),
           setup.only_trainable(model, trainable or "all", speaker_row) as trained):
-        state = _start(model.to(accelerator.device), trained, optim, out)
+        state = _start(model.to(accelerator.device), trained, optim, out, weights)
         run = _Run(accelerator, objective if trainable != "encoder" else None, optim, iterations, out, seed, labels, features, speaker_ids,
-                   aligned, aligned_first, perturbation, weights)
+                   aligned, aligned_first, perturbation, gain)
         with _recording(run, state) as record:
             _loop(run, state, record, save_start, on_checkpoint, progress)
     return TrainResult(out, state.step, saved_checkpoints(out), time.monotonic() - began)
@@ -176,12 +182,12 @@ class _Run:
     aligned: Sequence[Features]
     aligned_first: int
     perturbation: Perturbation | None
-    weights: ExampleWeights | None
+    gain: GainEstimate | None
 
 
-def _start(model: GradTTS, trained: list[nn.Parameter], optim: OptimConfig, out: Path) -> State:
+def _start(model: GradTTS, trained: list[nn.Parameter], optim: OptimConfig, out: Path, weights: ExampleWeights | None) -> State:
     optimizer = torch.optim.Adam(trained, lr=optim.learning_rate, fused=True)
-    state = State(model, copy.deepcopy(model).eval() if optim.ema else None, optimizer)
+    state = State(model, copy.deepcopy(model).eval() if optim.ema else None, optimizer, weights=weights)
     folder = newest_state(out)
     if folder:
         saved = read_state(folder)
@@ -193,6 +199,8 @@ def _start(model: GradTTS, trained: list[nn.Parameter], optim: OptimConfig, out:
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(f"{folder}: a checkpoint of another run ({str(error).splitlines()[0]}); choose another --out") from None
         state.step = saved.step
+        if weights and saved.examples:
+            state.weights = weights.restored(saved.examples)
     return state
 
 
@@ -220,6 +228,10 @@ def _loop(run: _Run, state: State, record: Record | None, save_start: bool, on_c
         _checkpoint(run, state, record, on_checkpoint, write=not state.step)
     while state.step < run.iterations:
         began = time.monotonic()
+        if run.gain and run.gain.due(state.step):
+            state.weights = run.gain.weights(state.model)
+            if record:
+                run.gain.tell(state.weights)
         metrics = _step(run, state, loss) | {"seconds": time.monotonic() - began}
         if not all(math.isfinite(metrics[name]) for name in (*TERMS, "encoder_norm", "decoder_norm")):
             raise ValueError(f"the loss is not finite at step {state.step} ({', '.join(f'{n} {metrics[n]:g}' for n in TERMS)}); "
@@ -242,7 +254,7 @@ def _step(run: _Run, state: State, loss: nn.Module) -> dict:
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     batch = _batch(run, state.step)
-    terms = loss(batch, generator, run.weights and run.weights.of(batch.keys, accelerator.device))
+    terms = loss(batch, generator, state.weights and state.weights.of(batch.keys, accelerator.device))
     accelerator.backward(sum(terms.values()))
     norms = [nn.utils.clip_grad_norm_(part.parameters(), optim.clip) for part in (state.model.encoder, state.model.decoder)]
     state.optimizer.step()
@@ -273,7 +285,8 @@ def _checkpoint(run: _Run, state: State, record: Record | None, on_checkpoint: O
         if write:
             record.event("checkpoint", step=state.step)
             record.sync()
-            write_checkpoint(folder, checkpoint, model=state.model, average=state.average, optimizer=state.optimizer)
+            write_checkpoint(folder, checkpoint, model=state.model, average=state.average, optimizer=state.optimizer,
+                             examples=state.weights.state() if run.gain else None)
             keep_newest(run.out, states=run.optim.keep, models=run.optim.keep_models)
         if on_checkpoint:
             modes = [(module, module.training) for module in model.modules()]

@@ -1,7 +1,8 @@
-"""Weights of the examples in adaptation: how far each utterance is trusted to be the target's.
+"""Weights of the examples in adaptation: how far each utterance is trusted to be the target's, saying what its text says.
 
-The corruption lies at the level of the utterance, so it is estimated there, once, before training: a pure function of the data, so
-that a resumed run has the same weights. A weight multiplies all three terms of its utterance. The diffusion term alone would leave the
+The corruption lies at the level of the utterance, so it is estimated there. By voice, sound and text (`agreement`, `joint`) once, before
+training, a pure function of the data, so that a resumed run has the same weights; by gain while training goes on, kept in the checkpoints.
+A weight multiplies all three terms of its utterance. The diffusion term alone would leave the
 encoder to the foreign utterances: on a base of this project, with three of seven utterances foreign, the encoder's gradient had a norm
 of 0.04 by the diffusion term, 0.9 to 1.1 by the prior and 2.7 by the durations, and of the prior's the foreign utterances gave more
 than the target's own. Sampling starts from mu, which the prior draws towards their mean spectrum.
@@ -25,126 +26,23 @@ from torch import Tensor
 from ..data.features import Features
 from ..data.manifest import Utterance
 from ..files import atomic_text
+from . import joint
+from .agreement import CLIP_NOISE, SHORTEST, Agreement, agreement
+from .signals import TextFit
 
-KINDS = ("none", "agreement")
+KINDS = ("none", "agreement", "gain", "both", *joint.COMBINATIONS)
+BY_VOICE = ("agreement", "both", *joint.COMBINATIONS)
+BY_GAIN = ("gain", "both")
+"""Kinds that begin with `weigh_voices`, and those that training goes on to estimate."""
 WEIGHTS = "weights.csv"
+TRUTH = ("corrupted", "true_speaker", "kind")
 FRAME = 256 / 22050
 """Seconds in a mel frame; written out, since training on prepared features loads no audio library."""
 DISTRUSTED = 0.5
 """A clip with a smaller weight is shown as distrusted."""
-TUKEY = 4.685
-"""Cut-off of the biweight in robust standard deviations: 95 % efficient where the distances are normal."""
-SCALE = (0.02, 0.04)
-"""Range of that standard deviation, in cosine distance: of 4 s clips of one speaker it is 0.03 (LibriSpeech train-clean-100)."""
-CLIP_NOISE = 0.2
-"""A clip of T seconds lies about CLIP_NOISE / T further from its speaker than a long one (train-clean-100, 1 to 6 s)."""
-SHORTEST = 1.0
 NO_VOICE = 0.12
 """Median distance of the nearest half, beyond what shortness explains, above which the clips share no voice: of one speaker it is about
 0 to 0.05, where every clip has another one about 0.25."""
-ITERATIONS = 50
-STARTS = 256
-
-
-@dataclass
-class Agreement:
-    """How well utterances agree with the voice that most of them share.
-
-    Args:
-        weights: [n] float64 in [0, 1], at least one is 1.
-        distance: [n], cosine distance to the weighted mean direction of the other utterances.
-        excess: [n], distance beyond what the majority's clips of that length have.
-    """
-
-    weights: np.ndarray
-    distance: np.ndarray
-    excess: np.ndarray
-
-
-def agreement(embeddings: np.ndarray, seconds: np.ndarray | None = None) -> Agreement:
-    """Redescending weights around the voice that most utterances share.
-
-    A vote: from every utterance as a start, a Tukey biweight M-estimate of the direction on the unit sphere is iterated to its fixed
-    point, and the one with the largest sum of weights wins, so that a tight cluster of a minority does not win over a wider one of
-    the majority. The geometric median alone is not enough: with 45 % of one foreign voice it lies near the middle of both, as
-    embeddings scatter in many dimensions. Distances leave the utterance itself out, or few utterances would vouch for themselves;
-    they are judged by their excess over the majority's median, since in many dimensions nothing lies near the centre.
-
-    Blind to everything but the voice (wrong text, and noise as far as the encoder is). Where no voice has a majority, half and half,
-    either may win. Of the target's own clips some 3 to 10 % get less than 0.5, most where all are clean: the centre is judged by the
-    nearest half, since a second look at all that seem trustworthy let look-alike voices in (45 % from the nearest voice, base voices
-    of the embedded corpus: 79 % of the foreign clips below 0.5 and not 86 %).
-
-    Args:
-        embeddings: [n, D] speaker embeddings of n >= 1 utterances, any length above 0.
-        seconds: [n] > 0, lengths of the clips, as short ones scatter more; None where they are alike.
-
-    Raises:
-        ValueError: shapes that do not fit, an embedding that is zero or not finite, a length that is not positive.
-    """
-    unit, allowance = _unit(embeddings), _allowance(seconds, len(embeddings))
-    if len(unit) < 3:
-        return Agreement(np.ones(len(unit)), np.zeros(len(unit)), np.zeros(len(unit)))
-    gram = unit @ unit.T
-    weights = _starts(gram)
-    for _ in range(ITERATIONS):
-        distance = _left_out_distance(gram, weights)
-        new, excess = _reweigh(distance - allowance)
-        settled = np.abs(new - weights).max() < 1e-9
-        weights = new
-        if settled:
-            break
-    total, spread = weights.sum(1), (weights * distance).sum(1) / weights.sum(1)
-    best = min(range(len(weights)), key=lambda row: (-round(total[row], 6), spread[row]))
-    return Agreement(weights[best], distance[best], excess[best])
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    rows = np.asarray(embeddings, dtype=np.float64)
-    if rows.ndim != 2 or not len(rows):
-        raise ValueError(f"embeddings have shape {rows.shape}; needed: (utterances, dimensions)")
-    length = np.linalg.norm(rows, axis=1)
-    if not (np.isfinite(length) & (length > 0)).all():
-        bad = int(np.flatnonzero(~(np.isfinite(length) & (length > 0)))[0])
-        raise ValueError(f"the speaker embedding of utterance {bad} has length {length[bad]:g}; check its audio for silence")
-    return rows / length[:, None]
-
-
-def _allowance(seconds: np.ndarray | None, count: int) -> np.ndarray:
-    """Distance that clips of these lengths have from their own speaker by their shortness alone, [n]."""
-    if seconds is None:
-        return np.zeros(count)
-    lengths = np.asarray(seconds, dtype=np.float64)
-    if lengths.shape != (count,) or not (lengths > 0).all():
-        raise ValueError(f"seconds must be {count} lengths above 0, one per utterance")
-    return CLIP_NOISE / np.maximum(lengths, SHORTEST)
-
-
-def _starts(gram: np.ndarray) -> np.ndarray:
-    """Weights [starts, n]: of each start the half of the utterances, and one more, that lie nearest to it."""
-    half = len(gram) // 2 + 1
-    chosen = np.argsort(-np.sort(gram, axis=1)[:, -half:].sum(1), kind="stable")[:STARTS]
-    nearest = np.argsort(-gram[chosen], axis=1, kind="stable")[:, :half]
-    weights = np.zeros((len(chosen), len(gram)))
-    np.put_along_axis(weights, nearest, 1.0, axis=1)
-    return weights
-
-
-def _left_out_distance(gram: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Cosine distance [starts, n] of each utterance to the weighted mean of the others."""
-    toward = weights @ gram
-    own = toward - weights
-    squared = (toward * weights).sum(1, keepdims=True) - 2 * weights * toward + weights**2
-    return 1 - own / np.sqrt(np.maximum(squared, 1e-12))
-
-
-def _reweigh(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Biweight and excess, each [starts, n], of distances about the median of the nearest half."""
-    half = np.sort(distance, axis=1)[:, : distance.shape[1] // 2 + 1]
-    middle = np.median(half, axis=1, keepdims=True)
-    scale = np.clip(1.4826 * np.median(np.abs(half - middle), axis=1, keepdims=True), *SCALE)
-    excess = distance - middle
-    return np.square(1 - np.square(np.clip(excess / (TUKEY * scale), 0, 1))), excess
 
 
 @dataclass
@@ -169,24 +67,45 @@ class ExampleWeights:
         relative = dict(zip(self.ids, self.values / max(self.values.mean(), 1e-12), strict=True))
         return torch.tensor([relative[key] for key in keys], dtype=torch.float32, device=device)
 
+    def state(self) -> dict[str, Tensor]:
+        """What changes where training estimates the weights, as tensors; `restored` takes it back."""
+        return {name: torch.from_numpy(np.array(row)) for name, row in {"values": self.values, **self.signals}.items()}
 
-def weigh(kind: str, utterances: Sequence[Utterance], features: Sequence[Features], embeddings: np.ndarray) -> ExampleWeights | None:
-    """The weights that `objective.example_weights` asks for, by the signals known before training; None for `none`.
+    def restored(self, state: Mapping[str, Tensor]) -> ExampleWeights:
+        """These utterances with the weights and signals of another time."""
+        rows = {name: row.numpy() for name, row in state.items()}
+        return ExampleWeights(self.ids, rows.pop("values"), rows)
+
+
+def weigh_voices(utterances: Sequence[Utterance], features: Sequence[Features], embeddings: np.ndarray) -> ExampleWeights:
+    """Weights by agreement of the voices alone.
 
     Args:
-        kind: a name in `KINDS`.
         utterances, features, embeddings: what is trained on, in one order; Resemblyzer embeddings [n, D].
 
     Raises:
-        ValueError: another name, or an embedding that cannot be used.
+        ValueError: an embedding that cannot be used.
     """
-    check_kind(kind)
-    if kind == "none":
-        return None
     seconds = np.array([f.mel.shape[1] * FRAME for f in features])
     found = agreement(embeddings, seconds)
     return ExampleWeights([u.id for u in utterances], found.weights, {
-        "agreement": found.weights, "distance": found.distance, "excess": found.excess, "seconds": seconds})
+        "voice": found.weights, "distance": found.distance, "excess": found.excess, "seconds": seconds})
+
+
+def weigh_jointly(voices: ExampleWeights, fit: TextFit, kind: str) -> ExampleWeights:
+    """Weights by voice, sound and text together.
+
+    Args:
+        voices: of `weigh_voices`.
+        fit: of the same utterances under the base.
+        kind: `joint`, the product of what each signal says, or `em`, the probability of being clean under a mixture.
+    """
+    signals = voices.signals
+    judged = joint.judge(Agreement(signals["voice"], signals["distance"], signals["excess"]), fit)
+    values = joint.COMBINATIONS[kind](judged)
+    usual = {f"usual_{name}": np.full(len(values), value) for name, value in judged.usual.items()}
+    return ExampleWeights(voices.ids, values, {
+        **signals, "sound": judged.factors["sound"], "correlation": fit.sound, "text": judged.factors["text"], "advantage": fit.text, **usual})
 
 
 def check_kind(kind: str) -> None:
@@ -204,13 +123,13 @@ def write_weights(path: str | os.PathLike, weights: ExampleWeights, records: Seq
     """
     truth, text = {record["id"]: record for record in records}, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "weight", *weights.signals, "reason", "corrupted", "true_speaker"])
+    writer.writerow(["id", "weight", *weights.signals, "reason", *TRUTH])
     for row, (key, value) in enumerate(zip(weights.ids, weights.values, strict=True)):
         signals = {name: float(values[row]) for name, values in weights.signals.items()}
         known = truth.get(key, {})
         writer.writerow([key, f"{value:.6g}", *(f"{signal:.6g}" for signal in signals.values()),
                          _reason(signals) if value < DISTRUSTED else "",
-                         int(known["corrupted"]) if known else "", known.get("true_speaker", "")])
+                         int(known["corrupted"]) if known else "", known.get("true_speaker", ""), known.get("kind", "")])
     atomic_text(path, text.getvalue())
 
 
@@ -224,7 +143,7 @@ def read_weights(path: str | os.PathLike) -> list[dict]:
         return []
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    words = ("id", "reason", "corrupted", "true_speaker")
+    words = ("id", "reason", *TRUTH)
     try:
         return [{name: value if name in words else float(value) for name, value in row.items()} for row in rows]
     except (ValueError, TypeError):
@@ -239,12 +158,36 @@ def weights_line(rows: Sequence[Mapping]) -> str:
     dirty = [row for row in rows if row["corrupted"] == "1"]
     if dirty:
         line += f"; of the {len(dirty)} dirty ones {sum(row['corrupted'] == '1' for row in low)}"
-    middles = [row["distance"] - row["excess"] - CLIP_NOISE / max(row["seconds"], SHORTEST) for row in rows]
-    if len(rows) > 2 and np.median(middles) > NO_VOICE:
+    middles = [row["distance"] - row["excess"] - CLIP_NOISE / max(row["seconds"], SHORTEST) for row in rows if "distance" in row]
+    if len(middles) > 2 and np.median(middles) > NO_VOICE:
         line += "; but the clips seem to share no voice: listen to them before trusting this run"
     return line
 
 
 def _reason(signals: Mapping[str, float]) -> str:
+    """In words, what the signal that trusts an utterance least says about it."""
+    found = {name: signals[name] for name in REASONS if name in signals}
+    return REASONS[min(found, key=found.__getitem__)](signals) if found else ""
+
+
+def _voice_reason(signals: Mapping[str, float]) -> str:
     usual = signals["distance"] - signals["excess"]
     return f"another voice: {signals['distance']:.2f} from the others' mean, where most clips of this length have {usual:.2f}"
+
+
+def _sound_reason(signals: Mapping[str, float]) -> str:
+    return (f"something else is heard: the sound follows the text with a correlation of {signals['correlation']:.2f}, where most clips "
+            f"have {signals['usual_sound']:.2f}")
+
+
+def _text_reason(signals: Mapping[str, float]) -> str:
+    return (f"another text: it fits better than others do by {signals['advantage']:.2f}, where that of most clips does by "
+            f"{signals['usual_text']:.2f}")
+
+
+def _gain_reason(signals: Mapping[str, float]) -> str:
+    return f"learnt unlike the others: a gain of {signals['log_gain']:.2f}, where most clips have {signals['usual_gain']:.2f}"
+
+
+REASONS = {"voice": _voice_reason, "sound": _sound_reason, "text": _text_reason, "gain": _gain_reason}
+"""By the signal's name, whose column holds a weight."""
