@@ -15,7 +15,6 @@ from ..config_grid import StudyConfig
 from ..data.manifest import Utterance, read_manifest
 from ..training.adapt import shipped_base, split_target
 from ..training.checkpoint import resolve
-from ..training.record import FREE
 from ..training.setup import check_settings
 from .evaluation import read_sentences
 
@@ -24,7 +23,9 @@ RESULTS_VERSION = "1"
 METHODS = ("plain", "audit", "trimmed", "early_stopping")
 RUN_SETTINGS = ("method", "trim", "validation", "optim", "conditioning", "train", "iterations", "base")
 TRIM, VALIDATION_UTTERANCES = 0.3, 1
-COUNTS = ("iterations", "optim.checkpoint_every")
+NOT_IN_KEY = ("out", "cache", "device", "base", "manifest", "optim.keep", "optim.keep_models", "optim.threads",
+              "evaluation.sentences", "evaluation.encoder", "evaluation.encoder_source", "evaluation.thresholds")
+"""Settings that change no result, and those whose content is hashed instead of their name."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def make_plan(config: StudyConfig) -> Plan:
     out, utterances = Path(config.out), read_manifest(config.manifest)
     sentences = read_sentences(config.evaluation.sentences)
     facts = {"version": RESULTS_VERSION, "manifest": manifest_digest(utterances), "sentences": sentences, "encoders": list(config.encoders),
-             "sources": dict(config.encoder_sources), "extra": [config.fidelity, config.asr, config.keep_samples]}
+             "sources": dict(config.encoder_sources), "extra": [name for name in ("fidelity", "asr") if getattr(config, name)]}
     bases: dict[str, str] = {}
     runs = []
     for speaker in _speakers(config, utterances):
@@ -89,7 +90,7 @@ def make_plan(config: StudyConfig) -> Plan:
                 for seed in config.seeds:
                     one = run_config(config, speaker, condition=corruption, entry=entry, seed=seed, where=(condition, objective))
                     if one.base not in bases:
-                        bases[one.base] = _file_digest(resolve(one.base or shipped_base()))
+                        bases[one.base] = file_digest(resolve(one.base or shipped_base()))
                     key = run_key(one, {**facts, "base": bases[one.base]})
                     runs.append(Run(speaker, condition, objective, seed, entry.get("method", "plain"),
                                     replace(one, out=str(out / "runs" / key)), key))
@@ -132,12 +133,9 @@ def shared_cache(config: StudyConfig) -> Path:
 def run_key(config: AdaptConfig, facts: Mapping) -> str:
     """Hash of a run's settings, but for those that change no result, and of `facts`."""
     settings = dataclasses.asdict(config)
-    for name in (*FREE, "base", "manifest"):
-        parts = name.split(".")
-        if name not in COUNTS and name != "evaluation":
-            (settings if len(parts) == 1 else settings[parts[0]]).pop(parts[-1], None)
-    settings["evaluation"] = {name: value for name, value in settings["evaluation"].items()
-                              if name not in ("thresholds", "encoder", "encoder_source", "sentences")}
+    for name in NOT_IN_KEY:
+        *section, last = name.split(".")
+        (settings[section[0]] if section else settings).pop(last)
     text = json.dumps({"settings": settings, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -214,6 +212,6 @@ def _clean(config: StudyConfig, runs: Sequence[Run]) -> str:
     return config.clean or next((run.condition for run in runs if run.config.corruption.kind == "none"), "")
 
 
-def _file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -28,6 +28,7 @@ from .weights import WEIGHTS, ExampleWeights, weigh, write_weights
 
 NEAREST = 5
 VALIDATION = "validation.csv"
+GIVEN = "given.csv"
 SHIPPED_BASE = "base-small"
 NAMES_SHOWN = 10
 
@@ -54,6 +55,7 @@ class Prepared:
         records: what was done to each utterance, see `data.corruption`.
         weights: how far each is trusted, where `objective.example_weights` asks for it.
         validation: what was kept out of training to choose an iteration by, dirt included.
+        given: all that there was before `filtering` left some out; the same as `utterances` where it did not.
     """
 
     model: GradTTS
@@ -65,6 +67,7 @@ class Prepared:
     records: list[dict]
     weights: ExampleWeights | None = None
     validation: list[Utterance] = field(default_factory=list)
+    given: list[Utterance] = field(default_factory=list)
 
 
 @dataclass
@@ -80,7 +83,8 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
     """Adapts a base as `config` says; goes on where an earlier call was cut off.
 
     The run folder gets, besides what `train` writes, `config.yaml`, `corruption.csv`, the manifests `train.csv` and
-    `reference.csv`, and `weights.csv` where the utterances are weighted.
+    `reference.csv`, `weights.csv` where the utterances are weighted, and where `filtering` leaves some out `given.csv` with all of them
+    and `validation.csv`.
 
     Args:
         on_checkpoint: called with a checkpoint's folder and contents, first with step 0, the base before its first step.
@@ -104,6 +108,8 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
     write_manifest(out / "reference.csv", prepared.reference)
     if prepared.validation:
         write_manifest(out / VALIDATION, prepared.validation)
+    if len(prepared.given) > len(prepared.utterances):
+        write_manifest(out / GIVEN, prepared.given)
     start = prepared.start
     training = train(
         prepared.model, prepared.features, rows, objective=objective, optim=config.optim,
@@ -150,7 +156,8 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
         weights = weigh(kind, learnt, features, heard)
     model, start = with_new_speaker(base, config.speaker, heard, weights and weights.values)
     row = model.config.n_speakers - 1 if model.config.n_speakers > 1 else None
-    return Prepared(model, start, row, learnt, features, split.reference, dirty.records, weights, validation)
+    return Prepared(model, start, row, learnt, features, split.reference, dirty.records, weights, validation,
+                    dirty.utterances)
 
 
 def _held_out(utterances: list[Utterance], count: int, seed: int) -> tuple[list[Utterance], list[Utterance]]:
