@@ -1,6 +1,7 @@
 """The commands that run and prepare studies; `cli` calls them."""
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def study(argv: list[str], *, parse: Callable, bars: Callable) -> int:
         print(plan_text(config))
         return 0
     with bars() as shown:
-        result = run_study(config, progress=shown)
+        result = run_study(config, command=shlex.join(["gradtts-robust", "study", *argv]), progress=shown)
     print(result.text)
     if result.report:
         print(f"report: {result.report}")
@@ -72,7 +73,7 @@ def report(folder: Path) -> Path:
         from gradtts_robust.study.report import write_report
 
         return write_report(folder)
-    from gradtts_robust.study.grid import conclude
+    from gradtts_robust.study.study_report import conclude
 
     page, text = conclude(folder)
     if page is None:

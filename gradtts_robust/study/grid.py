@@ -19,7 +19,7 @@ from ..training.loop import check_objective
 from ..training.record import write_config
 from ..training.setup import resolve_device
 from .plan import RESULTS_VERSION, Plan, Run, file_digest, make_plan, shared_cache
-from .table import STUDY, gather, read_note, write_table
+from .table import STUDY
 from .task import DONE, ERROR, Outcome, Task, done_facts, is_done, perform
 
 STEP_SECONDS, SENTENCE_SECONDS = 1.0, 0.5
@@ -73,10 +73,11 @@ def estimate(config: StudyConfig, plan: Plan) -> Estimate:
     return Estimate(seconds, seconds * len(waiting) / _jobs(config) / 3600, source)
 
 
-def run_study(config: StudyConfig, *, progress: Stages | None = None) -> Result:
+def run_study(config: StudyConfig, *, command: str = "", progress: Stages | None = None) -> Result:
     """Runs what is not done yet, and writes tables and report. The same command goes on after a kill or a failure.
 
     Args:
+        command: what the report says that it was run with.
         progress: called with (stage, done, total, detail).
 
     Raises:
@@ -89,21 +90,12 @@ def run_study(config: StudyConfig, *, progress: Stages | None = None) -> Result:
     waiting = [run for run in plan.distinct() if not is_done(run)]
     if waiting:
         prepare(config, plan, progress=progress)
-    _write_study(config, plan)
+    _write_study(config, plan, command)
     failed = execute(config, plan, waiting, progress=progress)
+    from .study_report import conclude
+
     report, text = conclude(plan.out)
     return Result(report, text, failed)
-
-
-def conclude(out: Path) -> tuple[Path | None, str]:
-    """Gathers a study's finished runs into its tables and its report; gives the page and a table for the terminal."""
-    from .study_report import write_study_report
-
-    note = read_note(out)
-    if not note.finished():
-        return None, "no run is finished"
-    write_table(out, gather(note))
-    return write_study_report(out)
 
 
 def prepare(config: StudyConfig, plan: Plan, *, progress: Stages | None = None) -> None:
@@ -234,12 +226,12 @@ def check_version(out: Path) -> None:
                          "choose another --out, where it is run anew")
 
 
-def _write_study(config: StudyConfig, plan: Plan) -> None:
+def _write_study(config: StudyConfig, plan: Plan, command: str) -> None:
     write_config(plan.out, config)
     runs = [{"key": run.key, "speaker": run.speaker, "condition": run.condition, "objective": run.objective, "seed": run.seed,
              "method": run.method} for run in plan.runs]
     note = {"results_version": RESULTS_VERSION, "version": __version__, "baseline": plan.baseline, "clean": plan.clean,
-            "sentences": plan.sentences, "runs": runs, "time": int(time.time())}
+            "sentences": plan.sentences, "command": command, "runs": runs, "time": int(time.time())}
     atomic_text(plan.out / STUDY, json.dumps(note, indent=1, ensure_ascii=False) + "\n")
 
 

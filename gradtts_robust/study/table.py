@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ class Note:
         out: the folder.
         baseline, clean: what damage is compared with, "" where there is nothing.
         sentences: that are spoken.
+        command: that the study was last run with, "" where it was run from Python.
         runs: key, speaker, condition, objective, seed and method of each.
     """
 
@@ -37,6 +39,7 @@ class Note:
     baseline: str
     clean: str
     sentences: list[str]
+    command: str
     runs: list[dict]
 
     def folder(self, run: dict) -> Path:
@@ -67,50 +70,73 @@ def read_note(out: Path) -> Note:
     path = Path(out) / STUDY
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Note(Path(out), values["baseline"], values["clean"], values["sentences"], values["runs"])
+        return Note(Path(out), values["baseline"], values["clean"], values["sentences"], values["command"], values["runs"])
     except FileNotFoundError:
         raise ValueError(f"{path}: no study there; `gradtts-robust study` makes one") from None
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: not the note of a study; give the study's command again") from None
 
 
-def gather(note: Note) -> pd.DataFrame:
-    """The table of the finished runs, in the study's order.
+@dataclass(frozen=True)
+class Loaded:
+    """One finished run: by iteration what was judged, the voices that it is judged against, its settings, what it noted at its end."""
 
-    `selected` marks the checkpoint that a run is judged by: the one with the least loss on held-out training utterances where the method
-    is early stopping, else the last. `control_pollution_similarity` is how near the model that learnt from clean data by the same
-    objective and seed comes to the same foreign clips with the same sentence: what a pollution similarity is measured against.
+    run: dict
+    judged: dict[int, dict[str, np.ndarray]]
+    voices: dict[str, np.ndarray]
+    settings: dict
+    facts: dict
+
+    @property
+    def selected(self) -> int:
+        """The iteration that it is judged by: of least loss on held-out training utterances for early stopping, else the last."""
+        if self.run["method"] == "early_stopping":
+            losses = {iteration: float(arrays["validation"]) for iteration, arrays in self.judged.items() if "validation" in arrays}
+            return min(losses, key=losses.__getitem__)
+        return max(self.judged)
+
+    def said(self, encoder: str) -> np.ndarray:
+        """Embeddings of the samples at the selected iteration, [sentences, D]."""
+        return self.judged[self.selected][f"{SAID}/{encoder}"]
+
+    def voice(self, kind: str, encoder: str) -> np.ndarray | None:
+        """Embeddings of the `REFERENCE` or `POLLUTION` clips [N, D]; None where there are none."""
+        return self.voices.get(f"{kind}/{encoder}")
+
+
+def load_runs(note: Note) -> list[Loaded]:
+    """The finished runs of a study, in its order.
 
     Raises:
         ValueError: a broken file.
     """
-    loaded = {run["key"]: _load(note.folder(run)) for run in note.finished()}
-    clean = {(run["speaker"], run["objective"], run["seed"]): loaded[run["key"]]
-             for run in note.finished() if run["condition"] == note.clean}
-    parts = [_rows(note, run, loaded[run["key"]], clean.get((run["speaker"], run["objective"], run["seed"])))
-             for run in note.finished()]
-    if not parts:
-        return pd.DataFrame(columns=list(COLUMNS))
+    loaded: dict[str, Loaded] = {}
+    runs = []
+    for run in note.finished():
+        folder = note.folder(run)
+        if run["key"] not in loaded:
+            judged = {int(path.stem): read_arrays(path) for path in sorted((folder / JUDGED).glob("*.npz"))}
+            facts = json.loads((folder / DONE).read_text(encoding="utf-8"))
+            loaded[run["key"]] = Loaded(run, judged, read_arrays(folder / VOICES), read_settings(folder), facts)
+        runs.append(replace(loaded[run["key"]], run=run))
+    return runs
+
+
+def gather(note: Note, runs: Sequence[Loaded]) -> pd.DataFrame:
+    """The table of runs, in their order.
+
+    `selected` marks the checkpoint that a run is judged by. `control_pollution_similarity` is how near the model that learnt from clean
+    data by the same objective and seed comes to the same foreign clips with the same sentence: what a pollution similarity is
+    measured against.
+    """
+    clean = {(one.run["speaker"], one.run["objective"], one.run["seed"]): one for one in runs if one.run["condition"] == note.clean}
+    parts = [_rows(note, one, clean.get((one.run["speaker"], one.run["objective"], one.run["seed"]))) for one in runs]
     return pd.concat(parts, ignore_index=True).loc[:, list(COLUMNS)]
 
 
-@dataclass
-class _Loaded:
-    """One run's arrays: by iteration what was judged, and the voices that it is judged against."""
-
-    judged: dict[int, dict[str, np.ndarray]]
-    voices: dict[str, np.ndarray]
-    settings: dict
-
-
-def _load(folder: Path) -> _Loaded:
-    judged = {int(path.stem): read_arrays(path) for path in sorted((folder / JUDGED).glob("*.npz"))}
-    return _Loaded(judged, read_arrays(folder / VOICES), read_settings(folder))
-
-
-def _rows(note: Note, run: dict, loaded: _Loaded, clean: _Loaded | None) -> pd.DataFrame:
-    corruption, objective = loaded.settings["corruption"], loaded.settings["objective"]
-    selected = _selected(loaded, run["method"])
+def _rows(note: Note, loaded: Loaded, clean: Loaded | None) -> pd.DataFrame:
+    run, corruption, objective = loaded.run, loaded.settings["corruption"], loaded.settings["objective"]
+    selected = loaded.selected
     prefix = note.folder(run).relative_to(note.out).as_posix()
     parts = []
     for iteration, arrays in loaded.judged.items():
@@ -118,13 +144,13 @@ def _rows(note: Note, run: dict, loaded: _Loaded, clean: _Loaded | None) -> pd.D
         names = [f"{prefix}/{SAMPLES}/{iteration:06d}/{number:02d}.wav" for number in range(1, count + 1)]
         samples = [name if (note.out / name).is_file() else "" for name in names]
         for name in (key.partition("/")[2] for key in arrays if key.startswith(SAID + "/")):
-            said, away = arrays[f"{SAID}/{name}"], loaded.voices.get(f"{POLLUTION}/{name}")
+            said, away = arrays[f"{SAID}/{name}"], loaded.voice(POLLUTION, name)
             control = None if clean is None else clean.judged.get(iteration, {}).get(f"{SAID}/{name}")
             none = np.full(count, np.nan)
             polluted = away is not None
             parts.append(pd.DataFrame({
                 "iteration": iteration, "selected": iteration == selected, "sentence": np.arange(1, count + 1), "encoder": name,
-                "similarity": similarity(said, centroid(loaded.voices[f"{REFERENCE}/{name}"])),
+                "similarity": similarity(said, centroid(loaded.voice(REFERENCE, name))),
                 "pollution_similarity": similarity(said, centroid(away)) if polluted else none,
                 "control_pollution_similarity": similarity(control, centroid(away))
                 if polluted and control is not None and len(control) == count else none,
@@ -135,14 +161,6 @@ def _rows(note: Note, run: dict, loaded: _Loaded, clean: _Loaded | None) -> pd.D
         run=run["key"], corruption_kind=corruption["kind"], corruption_fraction=corruption["fraction"], corruption_pick=corruption["pick"],
         learning_rate=loaded.settings["optim"]["learning_rate"],
         **{name: objective[name] for name in ("penalty", "delta_schedule", "delta_0", "weighting", "example_weights")})
-
-
-def _selected(loaded: _Loaded, method: str) -> int:
-    """The iteration that a run is judged by."""
-    if method == "early_stopping":
-        losses = {iteration: float(arrays["validation"]) for iteration, arrays in loaded.judged.items() if "validation" in arrays}
-        return min(losses, key=losses.__getitem__)
-    return max(loaded.judged)
 
 
 def write_table(out: Path, table: pd.DataFrame) -> None:
