@@ -140,6 +140,21 @@ def sign_flip_test(differences: Sequence[float]) -> float:
     return float(np.mean(means >= abs(values.sum()) - 1e-12))
 
 
+def paired_t_test(differences: Sequence[float]) -> float:
+    """Two-sided p value of the mean of paired differences, one per speaker, being 0, taken as normally distributed.
+
+    NaN for fewer than two of them, or where all are equal.
+    """
+    from scipy.stats import t as student
+
+    values = np.asarray(differences, dtype=float)
+    values = values[np.isfinite(values)]
+    spread = values.std(ddof=1) if len(values) > 1 else 0.0
+    if not spread > 0:
+        return math.nan
+    return float(2 * student.sf(abs(values.mean()) / spread * math.sqrt(len(values)), df=len(values) - 1))
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm's correction (1979): adjusted p values that keep the chance of any false finding at the level; NaN ones stay and don't count."""
     p = np.asarray(p_values, dtype=float)
@@ -156,8 +171,8 @@ def compare(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str) -> 
     """One row per condition and objective at the selected checkpoints.
 
     Columns: condition, objective, runs; mean, R, differential, ratio (damage ratio), recovery (1 - ratio), own_ratio (R over the
-    baseline's R), each with `_low` and `_high` but recovery; remark; difference to the baseline under the same condition, its p and
-    Holm's p over all rows of the table but the baseline's.
+    baseline's R), each with `_low` and `_high` but recovery; remark; difference to the baseline under the same condition; over speakers' means p of
+    a paired t test, p_holm corrected over all rows but the baseline's, and p_signs of an exact test without correction.
     """
     part = table[table["encoder"] == encoder]
     near, away = Grid(part), Grid(part, column="pollution_similarity")
@@ -179,8 +194,8 @@ def compare(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str) -> 
         row |= _named("own_ratio", interval(draws, value, own, plain, unhurt, statistic=lambda v, o, p, u: (v - o) / (p - u))
                       if dirty and objective != baseline and math.isfinite(ratio.value) else _nothing())
         row |= _named("difference", interval(draws, value, plain, statistic=lambda v, p: v - p) if objective != baseline else _nothing())
-        row["p"] = sign_flip_test(_speaker_means(value - plain)) if objective != baseline else math.nan
-        rows.append(row)
+        differences = _speaker_means(value - plain) if objective != baseline else []
+        rows.append(row | {"p": paired_t_test(differences), "p_signs": sign_flip_test(differences)})
     found = pd.DataFrame(rows)
     return found.assign(p_holm=holm(found["p"]))
 

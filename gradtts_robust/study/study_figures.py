@@ -16,7 +16,8 @@ from .figures import _RC, COLOURS, INK, MARKERS, STYLES, _figure, _legend_below
 from .robustness import Draws, Grid, draw, interval, resilience
 from .table import Note
 
-SPEAKER_PANELS, POINT_PANELS = 3, 4
+WORST = 3
+"""Conditions with a panel where all would be too many: those that hurt the baseline most."""
 PANEL = (3.3, 2.7)
 
 
@@ -44,6 +45,11 @@ class View:
         self.grids = {iteration: Grid(self.table, iteration=iteration) for iteration in self.iterations}
         self.final = Grid(self.table)
         self.draws: Draws = draw(len(self.final.speakers), len(self.final.seeds), draws=500)
+
+    def worst(self, names: Sequence[str]) -> list[str]:
+        """Up to `WORST` of these conditions, those where the baseline is least like the target."""
+        means = self.comparison[self.comparison["objective"] == self.note.baseline].set_index("condition")["mean"]
+        return sorted(names, key=lambda name: means.get(name, math.inf))[:WORST]
 
     def style(self, objective: str) -> dict:
         """Colour, line and marker of an objective, the same in every figure; hollow markers in a second round."""
@@ -155,7 +161,7 @@ def damage_forest(view: View) -> Figure | None:
         limits = np.clip(known[["ratio_low", "ratio_high"]].to_numpy(dtype=float), -1.5, 2.5)
         left, right = min(-0.25, np.nanmin(limits)), max(1.25, np.nanmax(limits))
         for condition in [name for name in view.dirty if name in set(known["condition"])]:
-            axes.text(left, place, condition, fontweight="bold", va="center")
+            axes.text(left + 0.01 * (right - left), place, condition, fontweight="bold", va="center")
             place += 1
             for row in known[known["condition"] == condition].itertuples():
                 style = view.style(row.objective)
@@ -171,6 +177,7 @@ def damage_forest(view: View) -> Figure | None:
         axes.set_ylim(place - 0.4, -0.6)
         axes.set_xlim(left, right)
         axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
         axes.set_xlabel("damage ratio: 0 no damage, 1 as much as plain training")
     return figure
 
@@ -180,7 +187,8 @@ def ablation(view: View, column: str) -> Figure | None:
     condition; None where nothing but it differs."""
     facts = view.table.drop_duplicates("objective")
     facts = facts[(facts["penalty"] != "l2") & (facts["method"] == "plain") & (facts["example_weights"] == "none")]
-    same = ["penalty", "weighting", "learning_rate", *(["delta_schedule"] if column == "delta_0" else ["delta_0"])]
+    facts = facts[facts["matched"].astype(str) == "False"]
+    same = ["penalty", "delta_schedule" if column == "delta_0" else "delta_0", "weighting", "learning_rate", "level"]
     lines = {key: group for key, group in facts.groupby(same, sort=False) if group[column].nunique() > 1}
     if not lines or not view.note.clean:
         return None
@@ -195,7 +203,7 @@ def ablation(view: View, column: str) -> Figure | None:
                 places = group[column].to_numpy(dtype=float) if column == "delta_0" else np.array([values.index(v) for v in group[column]])
                 style = {"color": COLOURS[index % 7], "linestyle": STYLES[index % 7] if column == "delta_0" else "",
                          "marker": MARKERS[index % 7], "markersize": 5}
-                _whiskers(axes, places, found, style, ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in key))
+                _whiskers(axes, places, found, style, ", ".join(str(part) for part in key[: 2 if len(lines) < 4 else None]))
             plain = resilience(view.draws, view.final.get(name, view.note.baseline), view.final.get(view.note.clean, view.note.baseline))
             axes.axhline(plain.value, color=INK, linewidth=0.9, linestyle="--", label=view.note.baseline)
             axes.axhline(0, color=INK, linewidth=0.8)
@@ -216,8 +224,7 @@ def per_speaker(view: View) -> Figure | None:
     clean, baseline = view.note.clean, view.note.baseline
     if not view.dirty or not baseline:
         return None
-    worst = view.comparison[view.comparison["objective"] == baseline].set_index("condition")["mean"]
-    names = sorted(view.dirty, key=lambda name: worst.get(name, math.inf))[:SPEAKER_PANELS]
+    names = view.worst(view.dirty)
     with matplotlib.rc_context(_RC):
         figure, panels = _panels(names, wide=1.25)
         labels = [*([f"{baseline},\nclean data"] if clean else []), *view.objectives]
@@ -240,7 +247,7 @@ def per_speaker(view: View) -> Figure | None:
 def target_against_pollution(view: View) -> Figure | None:
     """Similarity to the target against that to the foreign speakers, a point per speaker and objective; None without foreign clips."""
     part = view.table[view.table["selected"]].dropna(subset=["pollution_similarity"])
-    names = [name for name in view.dirty if name in set(part["condition"])][:POINT_PANELS]
+    names = view.worst([name for name in view.dirty if name in set(part["condition"])])
     if not names:
         return None
     with matplotlib.rc_context(_RC):
@@ -251,7 +258,7 @@ def target_against_pollution(view: View) -> Figure | None:
                 means = own.groupby("speaker")[["pollution_similarity", "similarity"]].mean()
                 style = view.style(objective)
                 axes.plot(means["pollution_similarity"], means["similarity"], **{**style, "linestyle": "", "alpha": 0.9}, label=objective)
-            _anchors(axes, {label: value for label, value in view.anchors.items() if "foreign" not in label})
+            _anchors(axes, view.anchors)
             axes.set_title(name, loc="left")
             axes.grid(alpha=0.25)
         _labels(panels, "similarity to the foreign speakers", "similarity to the target")

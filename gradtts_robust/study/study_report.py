@@ -24,7 +24,6 @@ from .table import Loaded, Note, gather, load_runs, read_note, write_table
 from .verification import Calibration
 
 TEMPLATE = "study_report.html"
-GOOD_RATIO = 0.5
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def _concluded(note: Note, runs: Sequence[Loaded]) -> Conclusion:
     thresholds = read_settings(note.out)["evaluation"]["thresholds"]
     comparisons = pd.concat([compare(table, baseline=note.baseline, clean=note.clean, encoder=name).assign(encoder=name)
                              for name in encoders], ignore_index=True)
-    anchors = {name: {"target's own clips": known[name].within, "own clips to the foreign": pollution_anchor(runs, name)} for name in encoders}
+    anchors = {name: {"target's own clips": known[name].within} for name in encoders}
     seconds = sum({one.run["key"]: one.facts["seconds"] for one in runs}.values())
     return Conclusion(note, table, comparisons, share_table(table, known, thresholds), distribution_table(note, runs, encoders), known,
                       anchors, seconds)
@@ -100,14 +99,15 @@ def terminal_text(found: Conclusion) -> str:
     lines = []
     for encoder in found.encoders:
         part = found.comparisons[found.comparisons["encoder"] == encoder]
-        width = max(len(f"{row.condition}  {row.objective}") for row in part.itertuples())
+        first = max(map(len, part["condition"]))
+        width = first + 2 + max(map(len, part["objective"]))
         lines.append(f"{encoder}: similarity, R and damage ratio against {found.note.baseline or 'nothing'}, 95 % intervals over speakers "
                      "and seeds")
-        lines.append(f"{'':<{width}}  {'similarity':<22}{'R':<26}{'damage ratio':<24}p (Holm)")
+        lines.append(f"{'':<{width}}  {'similarity':<24}{'R':<28}{'damage ratio':<24}p (Holm)")
         for row in part.itertuples():
-            name = f"{row.condition:<{max(map(len, part['condition']))}}  {row.objective}"
-            lines.append(f"{name:<{width + 2}}{_span(row.mean, row.mean_low, row.mean_high):<22}"
-                         f"{_span(row.R, row.R_low, row.R_high, sign=True):<26}{_span(row.ratio, row.ratio_low, row.ratio_high, digits=2):<24}"
+            name = f"{row.condition:<{first}}  {row.objective}"
+            lines.append(f"{name:<{width}}  {_span(row.mean, row.mean_low, row.mean_high):<24}"
+                         f"{_span(row.R, row.R_low, row.R_high, sign=True):<28}{_span(row.ratio, row.ratio_low, row.ratio_high, digits=2):<24}"
                          f"{'' if math.isnan(row.p_holm) else f'{row.p_holm:.3f}'}".rstrip())
     return "\n".join([*lines, *statements(found), f"{len(found.note.finished())} of {len(found.note.runs)} runs, "
                       f"{found.seconds / 3600:.1f} hours of one process"])
@@ -125,7 +125,7 @@ def statements(found: Conclusion) -> list[str]:
         if plain.empty:
             continue
         one = plain.iloc[0]
-        line = f"{condition}: dirt changes {note.baseline}'s similarity by {_span(one['R'], one['R_low'], one['R_high'], sign=True)}"
+        line = f"{condition}: dirt changes the similarity of {note.baseline} by {_span(one['R'], one['R_low'], one['R_high'], sign=True)}"
         ratios = rows[np.isfinite(rows["ratio"].astype(float))]
         if len(ratios):
             best = ratios.sort_values("ratio").iloc[0]
@@ -137,7 +137,7 @@ def statements(found: Conclusion) -> list[str]:
             line += f"; no ratios: {remarks[0]}"
         said.append(line)
     unhurt = part[(part["condition"] == note.clean) & (part["objective"] != note.baseline)]
-    said += [f"{note.clean}: {row.objective} costs {_span(row.difference, row.difference_low, row.difference_high, sign=True)}"
+    said += [f"{note.clean}: {row.objective} against {note.baseline} {_span(row.difference, row.difference_low, row.difference_high, sign=True)}"
              for row in unhurt.itertuples()]
     if len(pd.unique(found.table["speaker"])) * len(pd.unique(found.table["seed"])) < 6:
         said.append("few speakers and seeds: a trial, not a study")
@@ -155,7 +155,8 @@ def _context(found: Conclusion, runs: Sequence[Loaded]) -> dict:
         "iterations": int(table["iteration"].max()), "baseline": note.baseline, "clean": note.clean, "statements": statements(found),
         "tables": [{"encoder": name, "rows": _shown(found.comparisons, name)} for name in found.encoders],
         "details": [{"encoder": name, "rows": _details(found, name)} for name in found.encoders], "thresholds": found.thresholds,
-        "known": [{"encoder": name, **asdict(one)} for name, one in found.known.items()], "figures": _figures(found, found.encoders[0], "a"),
+        "known": [{"encoder": name, "foreign": pollution_anchor(runs, name), **asdict(one)} for name, one in found.known.items()],
+        "figures": _figures(found, found.encoders[0], "a"),
         "more": [{"encoder": name, "figures": _figures(found, name, f"b{number}")} for number, name in enumerate(others)],
         "failures": note.failures(), "unfinished": len(note.runs) - len(note.finished()), "runs": len(note.runs),
         "hours": found.seconds / 3600, "each": found.seconds / max(1, len(found.note.finished())), "quality": quality(runs),

@@ -18,7 +18,7 @@ from .task import DONE, ERROR
 STUDY = "study.json"
 TABLE = "results"
 COLUMNS = ("speaker", "condition", "corruption_kind", "corruption_fraction", "corruption_pick", "objective", "method", "penalty",
-           "delta_schedule", "delta_0", "weighting", "example_weights", "learning_rate", "seed", "iteration", "selected", "sentence",
+           "delta_schedule", "delta_0", "weighting", "level", "matched", "example_weights", "learning_rate", "seed", "iteration", "selected", "sentence",
            "encoder", "similarity", "pollution_similarity", "control_pollution_similarity", "seconds", "sample", "run")
 NAMES = {"speaker": str, "condition": str, "objective": str, "method": str, "run": str, "sample": str}
 
@@ -160,7 +160,8 @@ def _rows(note: Note, loaded: Loaded, clean: Loaded | None) -> pd.DataFrame:
         speaker=run["speaker"], condition=run["condition"], objective=run["objective"], seed=run["seed"], method=run["method"],
         run=run["key"], corruption_kind=corruption["kind"], corruption_fraction=corruption["fraction"], corruption_pick=corruption["pick"],
         learning_rate=loaded.settings["optim"]["learning_rate"],
-        **{name: objective[name] for name in ("penalty", "delta_schedule", "delta_0", "weighting", "example_weights")})
+        **{name: objective[name] for name in ("penalty", "delta_schedule", "delta_0", "weighting", "level", "example_weights")},
+        matched=str(objective["matched"]))
 
 
 def write_table(out: Path, table: pd.DataFrame) -> None:

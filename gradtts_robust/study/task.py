@@ -106,7 +106,7 @@ def _run(task: Task, out: Path) -> None:
     from ..training.setup import resolve_device
     from .judging import Judge
 
-    began = time.monotonic()
+    began, busy = time.monotonic(), time.process_time()
     alive = _watch(task.parent)
     ears = _ears(_frozen(task.config.evaluation), task.encoders, tuple(sorted(task.sources.items())), resolve_device(task.config.device),
                  task.cache)
@@ -117,7 +117,8 @@ def _run(task: Task, out: Path) -> None:
     for folder in saved_checkpoints(out)[-1:]:
         # a run that died while its last checkpoint was judged has nothing left to train
         judge.on_checkpoint(folder, load_checkpoint(folder))
-    facts = {"key": task.key, "name": task.name, "seconds": round(_earlier(out) + time.monotonic() - began, 1)}
+    facts = {"key": task.key, "name": task.name, "seconds": round(_earlier(out) + time.monotonic() - began, 1),
+             "cpu_seconds": round(time.process_time() - busy, 1)}
     if task.fidelity or task.asr:
         from .speech_quality import measure
 
