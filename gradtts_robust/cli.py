@@ -17,7 +17,9 @@ COMMANDS = {
     "adapt": "teach a base a new speaker, from clean or deliberately corrupted data, and judge it over the iterations",
     "speak": "synthesise a text",
     "similarity": "speaker similarity of wave files to a reference",
-    "report": "write a run folder's report.html again from its results",
+    "study": "many adaptations, speakers x conditions x objectives x seeds: planned, resumed, compared and reported",
+    "report": "write a run's or a study's report.html again from its results",
+    "audit": "list utterances that don't sound like their speaker, and write a manifest without them",
     "analyze": "what a checkpoint errs by at each diffusion time, and what each contributes under several objectives",
     "corpus": "make a manifest from a corpus, or generate the embedded corpus",
     "doctor": "what this machine has and what is missing",
@@ -190,10 +192,22 @@ def _similarity(argv: list[str]) -> None:
 
 
 def _report(argv: list[str]) -> None:
-    asked = _parse("report", argv, positionals={"folder": {"type": str, "help": "run folder"}})
-    from gradtts_robust.study.report import write_report
+    asked = _parse("report", argv, positionals={"folder": {"type": str, "help": "run folder, or a study's"}})
+    from gradtts_robust import cli_study
 
-    print(write_report(Path(asked["folder"])))
+    print(cli_study.report(Path(asked["folder"])))
+
+
+def _study(argv: list[str]) -> int:
+    from gradtts_robust import cli_study
+
+    return cli_study.study(argv, parse=_parse, bars=_Bars)
+
+
+def _audit(argv: list[str]) -> None:
+    from gradtts_robust import cli_study
+
+    cli_study.audit(argv, parse=_parse, bars=_Bars)
 
 
 def _analyze(argv: list[str]) -> None:

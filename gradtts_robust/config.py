@@ -12,6 +12,7 @@ from .config_conditions import ConditioningConfig as ConditioningConfig
 from .config_conditions import ConditionNoiseConfig as ConditionNoiseConfig
 from .config_corruption import CorruptionConfig as CorruptionConfig
 from .config_study import DemoConfig as DemoConfig
+from .config_study import FilteringConfig as FilteringConfig
 
 
 @dataclass
@@ -215,7 +216,7 @@ class EvaluationConfig:
         encoder: speaker encoder, `resemblyzer` or `ecapa`.
         encoder_source: local folder or hub name, for `ecapa`.
         vocoder: `griffin-lim` or a HiFi-GAN generator checkpoint.
-        steps, temperature, length_scale: of the reverse process and of the durations.
+        steps, solver, temperature, length_scale: of the reverse process and of the durations.
         thresholds: similarities below which samples are counted.
     """
 
@@ -225,6 +226,7 @@ class EvaluationConfig:
     encoder_source: str = ""
     vocoder: str = "griffin-lim"
     steps: int = 10
+    solver: Literal["ode", "sde", "dpmpp_2m"] = "ode"
     temperature: float = 1.5
     length_scale: float = 1.0
     thresholds: tuple[float, ...] = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
@@ -255,6 +257,7 @@ class AdaptConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    filtering: FilteringConfig = field(default_factory=FilteringConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cache: str = ""

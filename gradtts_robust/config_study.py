@@ -1,8 +1,23 @@
 """Settings of the commands that compare and look into models; `config` has them too."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+
+@dataclass
+class FilteringConfig:
+    """What may be done about dirty data besides choosing a loss: the baselines of a study.
+
+    Args:
+        audit: train only on utterances that `gradtts-robust audit` would keep.
+        trim: share of each batch that does not count, that with the highest losses, in [0, 1).
+        validation: how many of the utterances, dirty ones among them, are kept out of training to choose an iteration by their loss.
+    """
+
+    audit: bool = False
+    trim: float = 0.0
+    validation: int = 0
 
 
 @dataclass

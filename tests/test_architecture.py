@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = "gradtts_robust"
 ROOT = Path(__file__).resolve().parents[1] / PACKAGE
-LEAVES = {"config", "files"}
+LEAVES = {"config", "config_grid", "files"}
 # room -> what it may import of the project besides itself
 MAY = {
     "losses": set(),
@@ -20,9 +20,11 @@ MAY = {
     "config_conditions": set(),
     "config_corruption": set(),
     "config_study": set(),
+    "config_grid": {"config"},
     "files": set(),
     "options": set(),
-    "cli": {"", "losses", "speech", "model", "data", "training", "study", "options"} | LEAVES,
+    "cli": {"", "losses", "speech", "model", "data", "training", "study", "options", "cli_study"} | LEAVES,
+    "cli_study": {"data", "study"} | LEAVES,
     "__main__": {"cli"},
     "": {"losses", "speech", "training"},
 }

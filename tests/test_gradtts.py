@@ -1,4 +1,6 @@
 """The whole model: the original's numbers, what each loss sees and trains, segments, synthesis, bad input."""
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -286,3 +288,18 @@ def test_bad_input_is_named():
         terms(model(), batch(), segment=12)
     with pytest.raises(ValueError, match=r"utterance-1: 6 symbols .* 4 frames"):
         terms(model(), batch(lengths=((6, 40), (6, 4))))
+
+
+def test_an_utterance_that_a_batch_has_twice_is_encoded_once(monkeypatch):
+    net, whole = model().eval(), batch()
+    rows = torch.tensor([1, 0, 1])
+    twice = whole.rows(rows)
+    assert twice.keys == [whole.keys[row] for row in rows]
+    sizes, encode = [], net.encode
+    monkeypatch.setattr(net, "encode", lambda ids, *rest: sizes.append(len(ids)) or encode(ids, *rest))
+    found = terms(net, twice)
+    named = dataclasses.replace(twice, keys=["", "", ""])
+    expected = terms(net, named)
+    assert sizes == [2, 3]
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)

@@ -43,6 +43,11 @@ class Batch:
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "keys"}
         return replace(self, **moved)
 
+    def rows(self, index: Tensor) -> Batch:
+        """The rows of `index`, int64 [n] on the batch's device, padded as before."""
+        chosen = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "keys"}
+        return replace(self, **chosen, keys=[self.keys[row] for row in index.tolist()])
+
 
 def speaker_table(features: Sequence[Features]) -> dict[str, int]:
     """Speaker names in sorted order -> rows 0, 1, ..."""

@@ -148,7 +148,7 @@ class GradTTS(nn.Module):
         """The three losses of Grad-TTS, per example.
 
         Encoder and prior see whole utterances, the score network a random segment of each. The diffusion term reaches the encoder
-        through mu.
+        through mu. An utterance that a batch has several times, as small adaptation sets make it, is encoded once, with one dropout mask.
 
         Args:
             batch: a `data.dataset.Batch` on the model's device. Durations it knows are the alignment; other rows are aligned by search.
@@ -167,15 +167,18 @@ class GradTTS(nn.Module):
         Raises:
             ValueError: segment_frames that does not fit, or a row with more symbols than frames.
         """
-        encoded = self.encode(batch.ids, batch.ids_lengths, batch.speakers)
-        mel = batch.mel.to(encoded.mu.dtype)
-        mask = sequence_mask(batch.mel_lengths, mel.shape[2], dtype=mel.dtype)
-        durations = _alignment(batch, encoded.mu)
+        once, copies = _distinct(batch)
+        encoded = self.encode(once.ids, once.ids_lengths, once.speakers)
+        mel = once.mel.to(encoded.mu.dtype)
+        mask = sequence_mask(once.mel_lengths, mel.shape[2], dtype=mel.dtype)
+        durations = _alignment(once, encoded.mu)
         mu = _at_frames(encoded.mu, frame_symbols(durations, mel.shape[2])) * mask
-        bins = N_MELS * batch.mel_lengths.clamp_min(1)
+        bins = N_MELS * once.mel_lengths.clamp_min(1)
         prior = (0.5 * ((mel - mu).square() + math.log(2 * math.pi)) * mask).sum((1, 2)) / bins
         target = torch.log(1e-8 + durations).unsqueeze(1)
-        duration = ((encoded.log_durations - target).square() * encoded.mask).sum((1, 2)) / batch.ids_lengths.clamp_min(1)
+        duration = ((encoded.log_durations - target).square() * encoded.mask).sum((1, 2)) / once.ids_lengths.clamp_min(1)
+        if copies is not None:
+            duration, prior, mel, mu = (values[copies] for values in (duration, prior, mel, mu))
 
         if objective is None:
             return {"duration": duration, "prior": prior, "diffusion": torch.zeros_like(prior)}
@@ -236,6 +239,17 @@ class GradTTS(nn.Module):
 def _at_frames(values: Tensor, index: Tensor) -> Tensor:
     """[B, 80, N] at places [B, F] -> [B, 80, F]: exact also under autocast, where a product with the path would be rounded."""
     return values.gather(2, index.unsqueeze(1).expand(-1, values.shape[1], -1))
+
+
+def _distinct(batch) -> tuple[object, Tensor | None]:
+    """The batch with every utterance once, and for each row of `batch` its place there; None where all differ, as the nameless do."""
+    names = [key or row for row, key in enumerate(batch.keys)]
+    kept = [row for row, name in enumerate(names) if names.index(name) == row]
+    if len(kept) == len(names):
+        return batch, None
+    place = {names[row]: index for index, row in enumerate(kept)}
+    device = batch.ids.device
+    return batch.rows(torch.tensor(kept, device=device)), torch.tensor([place[name] for name in names], device=device)
 
 
 def _alignment(batch, mu: Tensor) -> Tensor:

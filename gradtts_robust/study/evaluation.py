@@ -142,7 +142,7 @@ class Evaluation:
     def _speak(self, tts: TTS, sentence: str, number: int):
         # one by one: the noise of a batch would depend on the other sentences' lengths, and a sample could not be made again alone
         how = self.config.evaluation
-        return tts.speak(sentence, steps=how.steps, temperature=how.temperature, length_scale=how.length_scale,
+        return tts.speak(sentence, steps=how.steps, solver=how.solver, temperature=how.temperature, length_scale=how.length_scale,
                          seed=self.config.seed + number)
 
     def _constants(self) -> dict:

@@ -33,6 +33,7 @@ from .results import (
 )
 
 REPORT = "report.html"
+STYLE = "report.css"
 SOUND_BYTES = 5_000_000
 MEL_ROWS = 3
 SENTENCES_HEARD = 10
@@ -68,19 +69,24 @@ def write_report(folder: Path) -> Path:
     Raises:
         ValueError: no results there.
     """
-    import jinja2
-
     folder = Path(folder)
     table = read_results(folder)
     runs = run_folders(folder, table)
     source = Source(folder, table, runs, {name: read_settings(path) for name, path in runs.items()},
                     {name: read_evaluation(path) for name, path in runs.items()})
-    template = (resources.files("gradtts_robust.study") / REPORT).read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["digits"] = lambda value, count=3: "–" if not math.isfinite(value) else f"{value:.{count}f}"
     path = folder / REPORT
-    atomic_text(path, environment.from_string(template).render(_context(source)))
+    atomic_text(path, render(REPORT, _context(source)))
     return path
+
+
+def render(template: str, context: dict) -> str:
+    """A page from a template of this package, with the style that all pages share; NaN becomes a dash by the filter `digits`."""
+    import jinja2
+
+    source, style = ((resources.files("gradtts_robust.study") / name).read_text(encoding="utf-8") for name in (template, STYLE))
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["digits"] = lambda value, count=3: "–" if value is None or not math.isfinite(value) else f"{value:.{count}f}"
+    return environment.from_string(source).render(style=style, **context)
 
 
 def _context(source: Source) -> dict:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..data.manifest import Utterance, read_manifest, validate, write_manifest
 from ..model.conditioning import add_speaker, build_perturbation, new_row
 from ..model.gradtts import GradTTS
 from . import setup
+from .audit import audit_voices
 from .calibration import DELTA, calibrate
 from .checkpoint import Checkpoint, load_checkpoint, verify_hash
 from .gain import GainEstimate, residual_energies
@@ -29,6 +30,8 @@ from .speakers import embed_speakers, embed_utterances
 from .weights import BY_GAIN, BY_VOICE, WEIGHTS, ExampleWeights, weigh_jointly, weigh_voices, write_weights
 
 NEAREST = 5
+VALIDATION = "validation.csv"
+GIVEN = "given.csv"
 SHIPPED_BASE = "base-small"
 NAMES_SHOWN = 10
 
@@ -54,6 +57,8 @@ class Prepared:
         reference: the target's clean utterances that training never sees.
         records: what was done to each utterance, see `data.corruption`.
         weights: how far each is trusted, where `objective.example_weights` asks for it.
+        validation: what was kept out of training to choose an iteration by, dirt included.
+        given: all that there was before `filtering` left some out; the same as `utterances` where it did not.
     """
 
     model: GradTTS
@@ -64,6 +69,8 @@ class Prepared:
     reference: list[Utterance]
     records: list[dict]
     weights: ExampleWeights | None = None
+    validation: list[Utterance] = field(default_factory=list)
+    given: list[Utterance] = field(default_factory=list)
 
 
 @dataclass
@@ -79,7 +86,8 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
     """Adapts a base as `config` says; goes on where an earlier call was cut off.
 
     The run folder gets, besides what `train` writes, `config.yaml`, `corruption.csv`, the manifests `train.csv` and
-    `reference.csv`, and `weights.csv` where the utterances are weighted.
+    `reference.csv`, `weights.csv` where the utterances are weighted, and where `filtering` leaves some out `given.csv` with all of them
+    and `validation.csv`.
 
     Args:
         on_checkpoint: called with a checkpoint's folder and contents, first with step 0, the base before its first step.
@@ -103,12 +111,17 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
         write_weights(out / WEIGHTS, prepared.weights, prepared.records)
     write_manifest(out / "train.csv", prepared.utterances)
     write_manifest(out / "reference.csv", prepared.reference)
+    if prepared.validation:
+        write_manifest(out / VALIDATION, prepared.validation)
+    if len(prepared.given) > len(prepared.utterances):
+        write_manifest(out / GIVEN, prepared.given)
     start = prepared.start
     training = train(
         prepared.model, prepared.features, rows, objective=objective, optim=config.optim,
         iterations=config.iterations, out=out, seed=config.seed, device=config.device, trainable=config.train,
         speaker_row=prepared.row, text=start.text, speakers=start.speakers, embeddings=start.embeddings,
-        default_speaker=start.default_speaker, perturbation=perturbation, weights=prepared.weights, gain=gain, save_start=True,
+        default_speaker=start.default_speaker, perturbation=perturbation, weights=prepared.weights, gain=gain,
+        trim=config.filtering.trim, save_start=True,
         on_checkpoint=on_checkpoint, progress=step_stage(progress, "adapt"))
     return AdaptResult(out, prepared, training)
 
@@ -149,18 +162,31 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
     dirty = corrupt(split.train, split.others, config.corruption, embeddings=embeddings,
                     protected={u.id for u in split.reference}, folder=Path(cache) / "corrupted")
     validate([*dirty.utterances, *split.reference])
-    features = prepare_features(dirty.utterances, base.text, cache, progress=count_stage(progress, "features"))
+    learnt, validation = dirty.utterances, []
+    if config.filtering.audit:
+        learnt = audit_voices(learnt, cache, progress=count_stage(progress, "audit")).kept
+    if config.filtering.validation:
+        learnt, validation = _held_out(learnt, config.filtering.validation, config.seed)
+    features = prepare_features(learnt, base.text, cache, progress=count_stage(progress, "features"))
     kind, heard = config.objective.example_weights, None
     if base.embeddings is not None or kind in BY_VOICE:
-        heard = embed_utterances(dirty.utterances, cache, progress=count_stage(progress, "voice"))
-    weights = weigh_voices(dirty.utterances, features, heard) if kind in BY_VOICE else None
+        heard = embed_utterances(learnt, cache, progress=count_stage(progress, "voice"))
+    weights = weigh_voices(learnt, features, heard) if kind in BY_VOICE else None
     model, start = with_new_speaker(base, config.speaker, heard, weights and weights.values)
     row = model.config.n_speakers - 1 if model.config.n_speakers > 1 else None
     if kind in COMBINATIONS:
         weights = weigh_jointly(weights, measure_text_fit(model, features, row=row), kind)
     if kind == "gain":
-        weights = ExampleWeights([u.id for u in dirty.utterances], np.ones(len(features)), {})
-    return Prepared(model, start, row, dirty.utterances, features, split.reference, dirty.records, weights)
+        weights = ExampleWeights([u.id for u in learnt], np.ones(len(features)), {})
+    return Prepared(model, start, row, learnt, features, split.reference, dirty.records, weights, validation, dirty.utterances)
+
+
+def _held_out(utterances: list[Utterance], count: int, seed: int) -> tuple[list[Utterance], list[Utterance]]:
+    """What remains, and `count` utterances drawn by the seed."""
+    if count >= len(utterances):
+        raise ValueError(f"filtering.validation keeps {count} of {len(utterances)} utterances out of training; at least one must remain")
+    drawn = set(np.random.default_rng((seed, 2)).permutation(len(utterances))[:count].tolist())
+    return ([u for i, u in enumerate(utterances) if i not in drawn], [u for i, u in enumerate(utterances) if i in drawn])
 
 
 def split_target(config: AdaptConfig) -> Split:
@@ -243,5 +269,9 @@ def _check(config: AdaptConfig) -> None:
         raise ValueError(f"train is {config.train!r}; choose one of {', '.join(setup.TRAINABLE)}")
     if config.utterances < 0:
         raise ValueError(f"utterances is {config.utterances}; it must be at least 0, and 0 means all")
+    if config.filtering.validation < 0:
+        raise ValueError(f"filtering.validation is {config.filtering.validation}; it must be at least 0")
+    if not 0 <= config.filtering.trim < 1:
+        raise ValueError(f"filtering.trim is {config.filtering.trim:g}; it must be in [0, 1), such as 0.3")
     if config.evaluation.reference_utterances < 1:
         raise ValueError(f"evaluation.reference_utterances is {config.evaluation.reference_utterances}; at least 1 is needed to judge by")

@@ -107,21 +107,34 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 class Loss(nn.Module):
     """A batch in, the three terms' means out: what is wrapped for autocast and for several processes."""
 
-    def __init__(self, model: GradTTS, objective: Objective | None, optim: OptimConfig, perturbation: Perturbation | None):
+    def __init__(self, model: GradTTS, objective: Objective | None, optim: OptimConfig, perturbation: Perturbation | None,
+                 trim: float = 0.0):
         super().__init__()
-        self.model, self.objective, self.optim, self.perturbation = model, objective, optim, perturbation
+        self.model, self.objective, self.optim, self.perturbation, self.trim = model, objective, optim, perturbation, trim
 
     def forward(self, batch: Batch, generator: torch.Generator, weights: Tensor | None = None) -> dict[str, Tensor]:
         terms = self.model.training_terms(batch, objective=self.objective, segment_frames=self.optim.segment_frames, generator=generator,
                                           stratified=self.optim.timesteps == "stratified", perturbation=self.perturbation)
-        return {name: (terms[name].float() if weights is None else terms[name].float() * weights).mean() for name in TERMS}
+        terms = {name: terms[name].float() for name in TERMS}
+        if self.trim:
+            kept = _kept(sum(terms.values()).detach(), self.trim)
+            weights = kept if weights is None else kept * weights
+        return {name: (term if weights is None else term * weights).mean() for name, term in terms.items()}
+
+
+def _kept(losses: Tensor, trim: float) -> Tensor:
+    """Weights [B] with mean 1: 0 for the share `trim` with the highest losses."""
+    count = max(1, len(losses) - round(trim * len(losses)))
+    weights = torch.zeros_like(losses)
+    weights[losses.argsort(stable=True)[:count]] = len(losses) / count
+    return weights
 
 
 def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, int], *, objective: Objective, optim: OptimConfig,
           iterations: int, out: str | Path, seed: int, device: str = "auto", trainable: str | None = None,
           speaker_row: int | None = None, text: TextConfig, speakers: list[str], embeddings: Tensor | None = None,
           default_speaker: str | None = None, aligned_first: int = 0, perturbation: Perturbation | None = None,
-          weights: ExampleWeights | None = None, gain: GainEstimate | None = None, save_start: bool = False,
+          weights: ExampleWeights | None = None, gain: GainEstimate | None = None, trim: float = 0.0, save_start: bool = False,
           on_checkpoint: OnCheckpoint | None = None, progress: Progress | None = None, resume: bool = True) -> TrainResult:
     """Trains `model` in place up to `iterations` steps and writes checkpoints, metrics and events to `out`.
 
@@ -138,6 +151,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
         perturbation: of the score network's conditions.
         weights: of the examples, on all three terms; None weighs all alike.
         gain: estimates them anew while the model learns; `weights` are those before.
+        trim: share of each batch, that with the highest sum of the terms, that does not count, in [0, 1).
         save_start: write checkpoint 0, the model before its first step.
         on_checkpoint: called with each checkpoint's folder and contents, in its main process; again after a resume for the
             checkpoint that it went on from, since it may have died within the call. Must leave the weights as they are.
@@ -149,6 +163,8 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
     """
     began, out = time.monotonic(), Path(out)
     setup.check_settings(optim, iterations=iterations, seed=seed)
+    if not 0 <= trim < 1:
+        raise ValueError(f"trim is {trim:g}; it must be in [0, 1), such as 0.3")
     if not features:
         raise ValueError("no utterances to train on; check the manifest")
     if not resume and newest_state(out):
@@ -160,7 +176,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
           setup.only_trainable(model, trainable or "all", speaker_row) as trained):
         state = _start(model.to(accelerator.device), trained, optim, out, weights)
         run = _Run(accelerator, objective if trainable != "encoder" else None, optim, iterations, out, seed, labels, features, speaker_ids,
-                   aligned, aligned_first, perturbation, gain)
+                   aligned, aligned_first, perturbation, gain, trim)
         with _recording(run, state) as record:
             _loop(run, state, record, save_start, on_checkpoint, progress)
     return TrainResult(out, state.step, saved_checkpoints(out), time.monotonic() - began)
@@ -183,6 +199,7 @@ class _Run:
     aligned_first: int
     perturbation: Perturbation | None
     gain: GainEstimate | None
+    trim: float
 
 
 def _start(model: GradTTS, trained: list[nn.Parameter], optim: OptimConfig, out: Path, weights: ExampleWeights | None) -> State:
@@ -223,7 +240,7 @@ def _recording(run: _Run, state: State) -> Iterator[Record | None]:
 
 def _loop(run: _Run, state: State, record: Record | None, save_start: bool, on_checkpoint: OnCheckpoint | None,
           progress: Progress | None) -> None:
-    loss = run.accelerator.prepare(Loss(state.model, run.objective, run.optim, run.perturbation))
+    loss = run.accelerator.prepare(Loss(state.model, run.objective, run.optim, run.perturbation, run.trim))
     if state.step or save_start:
         _checkpoint(run, state, record, on_checkpoint, write=not state.step)
     while state.step < run.iterations:
