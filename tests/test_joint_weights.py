@@ -1,4 +1,4 @@
-"""Sound and text under a base, their combination with the voice, and the gain: what each sees, and that training keeps it when it resumes."""
+"""Sound and text under a base, their combination with the voice, and the gain: what each sees, and that training resumes with it."""
 import dataclasses
 
 import numpy as np

@@ -104,7 +104,8 @@ def weigh_jointly(voices: ExampleWeights, fit: TextFit, kind: str) -> ExampleWei
     values = joint.COMBINATIONS[kind](judged)
     usual = {f"usual_{name}": np.full(len(values), value) for name, value in judged.usual.items()}
     return ExampleWeights(voices.ids, values, {
-        **voices.signals, "sound": judged.factors["sound"], "correlation": fit.sound, "text": judged.factors["text"], "advantage": fit.text, **usual})
+        **voices.signals, "sound": judged.factors["sound"], "correlation": fit.sound, "text": judged.factors["text"],
+        "advantage": fit.text, **usual})
 
 
 def check_kind(kind: str) -> None:
