@@ -101,7 +101,8 @@ def test_lists_as_a_shell_user_writes_them(tmp_path, words, expected):
 
 
 def test_lists_of_numbers():
-    values = options.parse(["--evaluation.thresholds", ".5", "-1", "0.7", "--corruption.snr", "-3", "5.5", "--seed", "1"], AdaptConfig, program="adapt", description="")
+    values = options.parse(["--evaluation.thresholds", ".5", "-1", "0.7", "--corruption.snr", "-3", "5.5", "--seed", "1"],
+                           AdaptConfig, program="adapt", description="")
     assert values["evaluation"].thresholds == (0.5, -1.0, 0.7)
     assert values["corruption"].snr == (-3.0, 5.5)
     assert options.list_options(AdaptConfig) == {"--evaluation.thresholds": float, "--corruption.snr": float}

@@ -135,7 +135,8 @@ def test_none_changes_nothing_and_records_that():
     ({"snr": (5, 0)}, r"snr is \(5, 0\)"), ({"snr": (5,)}, "lowest and the highest"), ({"snr": (0, float("nan"))}, "in dB"),
     ({"kind": "noise"}, "needs a folder"), ({"pick": "best"}, "random, nearest, farthest"), ({"mode": "mix"}, "append"),
     ({"kind": "none", "fraction": 0.3}, "kind is none"), ({"seed": -1}, "seed is -1"), ({"speakers": -1}, "speakers is -1"),
-    ({"fraction": 0.8}, "needs 8 utterances of others.* only 6"), ({"fraction": 0.4, "speakers": 1}, "needs 4 utterances of others.* only 3"),
+    ({"fraction": 0.8}, "needs 8 utterances of others.* only 6"),
+    ({"fraction": 0.4, "speakers": 1}, "needs 4 utterances of others.* only 3"),
     ({"pick": "nearest"}, "embedding of 'T'")])
 def test_bad_settings_are_named(settings, says):
     config = CorruptionConfig(**{"kind": "foreign", "fraction": 0.3, **settings})
@@ -217,7 +218,8 @@ def measured_snr(clean, dirty) -> float:
     return 10 * np.log10(np.sum(heard**2) / np.sum((mixed - heard) ** 2))
 
 
-@pytest.mark.parametrize(("kind", "noise"), [("overlay", "any"), ("noise", "white"), ("noise", "pink"), ("noise", "hum"), ("noise", "babble")])
+@pytest.mark.parametrize(("kind", "noise"), [
+    ("overlay", "any"), ("noise", "white"), ("noise", "pink"), ("noise", "hum"), ("noise", "babble")])
 def test_sound_is_mixed_at_the_ratio_asked_for(sounds, tmp_path, kind, noise):
     target, others = sounds
     config = CorruptionConfig(kind, 0.5, snr=(3, 9), noise=noise)

@@ -175,7 +175,7 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
     model, start = with_new_speaker(base, config.speaker, heard, weights and weights.values)
     row = model.config.n_speakers - 1 if model.config.n_speakers > 1 else None
     if kind in COMBINATIONS:
-        weights = weigh_jointly(weights, measure_text_fit(model, features, row=row), kind)
+        weights = weigh_jointly(weights, measure_text_fit(model, features, row=row, progress=count_stage(progress, "texts")), kind)
     if kind == "gain":
         weights = ExampleWeights([u.id for u in learnt], np.ones(len(features)), {})
     return Prepared(model, start, row, learnt, features, split.reference, dirty.records, weights, validation, dirty.utterances)

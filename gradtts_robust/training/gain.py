@@ -1,8 +1,8 @@
 """Gain: how much less the adapting model errs on each utterance than the base did, on the same crops, times and noise.
 
-What most utterances share is learnt first, so a foreign voice gains less; a wrong transcript, from which the base errs most, gains more.
-What is far from most on either side is distrusted. Gain does not know whose voice is the target's: with one foreign voice in 45 % of the
-clips it may take that for the majority's.
+What most utterances share is learnt first, so that a foreign voice may gain less; but what the base errs most on has most to gain, which
+a wrong transcript does and a foreign voice may: which way dirt lies is not known, and what is far from most on either side is distrusted.
+Gain does not know whose voice is the target's: with one foreign voice in 45 % of the clips it may take that for the majority's.
 """
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CROPS = 2
 """Random segments of each utterance at each time."""
 SEGMENT_FRAMES = 64
 BATCH = 16
-SCALE = (0.02, 0.1)
-"""Range of a gain's standard deviation between clean clips."""
+SCALE = (0.03, 0.1)
+"""Range of a gain's standard deviation between clean clips: after 60 steps of squares on one embedded voice it was 0.05."""
 
 
 @dataclass

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .agreement import TUKEY, Agreement
+from .agreement import TUKEY
 from .signals import TextFit
 
 SOUND_SCALE = (0.05, 0.07)
 """Range of the standard deviation of `TextFit.sound` between one speaker's clean clips: 0.02 (embedded corpus) to 0.05 (2 s clips of
 train-clean-100)."""
-TEXT_RANGE = (0.2, 0.6)
+TEXT_RANGE = (0.3, 0.6)
 """Share of the usual `TextFit.text` below which a transcript is not believed at all, and above which wholly: on the same data clean
 clips had 0.5 or more, 98 in 100, and wrong transcripts 0.45 or less."""
 LEAST_SOUND, LEAST_TEXT = 0.3, 0.15
@@ -42,18 +42,22 @@ class Judgement:
     suspicion: dict[str, np.ndarray]
 
 
-def judge(voice: Agreement, fit: TextFit) -> Judgement:
-    """Weighs each signal by itself."""
-    trusted = voice.weights >= TRUSTED_VOICE
+def judge(voice: np.ndarray, fit: TextFit) -> Judgement:
+    """Weighs each signal by itself.
+
+    Args:
+        voice: weights [n] in [0, 1] by agreement of the voices, at least one of them 1.
+    """
+    trusted = voice >= TRUSTED_VOICE
     sound, spread = _usual(fit.sound[trusted])
     spread = float(np.clip(spread, *SOUND_SCALE))
     text, _ = _usual(fit.text[trusted])
     low, high = TEXT_RANGE
     shares = np.ones(len(fit.text)) if text < LEAST_TEXT else fit.text / text
     below = np.zeros(len(fit.sound)) if sound < LEAST_SOUND else np.maximum(sound - fit.sound, 0) / spread
-    factors = {"voice": voice.weights, "sound": np.square(1 - np.square(np.clip(below / TUKEY, 0, 1))),
+    factors = {"voice": voice, "sound": np.square(1 - np.square(np.clip(below / TUKEY, 0, 1))),
                "text": np.clip((shares - low) / (high - low), 0, 1)}
-    away = TUKEY * np.sqrt(1 - np.sqrt(voice.weights))
+    away = TUKEY * np.sqrt(1 - np.sqrt(voice))
     suspicion = {"voice": away, "sound": below, "text": np.maximum(1 - shares, 0) * TUKEY / (1 - low)}
     return Judgement(factors, {"sound": sound, "text": text}, suspicion)
 

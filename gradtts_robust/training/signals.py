@@ -5,7 +5,7 @@ Both need the alignment that the base's encoder finds, and no training.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,8 @@ class TextFit:
 
 
 @torch.no_grad()
-def measure_text_fit(model: GradTTS, features: Sequence[Features], *, row: int | None) -> TextFit:
+def measure_text_fit(model: GradTTS, features: Sequence[Features], *, row: int | None,
+                     progress: Callable[[int, int], None] | None = None) -> TextFit:
     """Aligns every utterance to its own transcript and to decoys, all by search, also where its durations are known.
 
     Decoys are the own symbols in another order, piece by piece, and the transcripts of others of the utterances, those first that
@@ -49,6 +50,7 @@ def measure_text_fit(model: GradTTS, features: Sequence[Features], *, row: int |
 
     Args:
         model: the base, which knows the speaker by `row` of its table; None for a base without one.
+        progress: called with (done, total).
 
     Raises:
         ValueError: an utterance with more symbols than frames.
@@ -62,6 +64,8 @@ def measure_text_fit(model: GradTTS, features: Sequence[Features], *, row: int |
             misfit, correlation = _align(model, feature, transcripts, row)
             sound.append(correlation)
             text.append(float((misfit[1:].mean() - misfit[0]) if len(misfit) > 1 else 0.0))
+            if progress:
+                progress(len(sound), len(features))
     finally:
         for module, mode in modes:
             module.training = mode

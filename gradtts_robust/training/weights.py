@@ -27,7 +27,7 @@ from ..data.features import Features
 from ..data.manifest import Utterance
 from ..files import atomic_text
 from . import joint
-from .agreement import CLIP_NOISE, SHORTEST, Agreement, agreement
+from .agreement import CLIP_NOISE, SHORTEST, agreement
 from .signals import TextFit
 
 KINDS = ("none", "agreement", "gain", "both", *joint.COMBINATIONS)
@@ -100,12 +100,12 @@ def weigh_jointly(voices: ExampleWeights, fit: TextFit, kind: str) -> ExampleWei
         fit: of the same utterances under the base.
         kind: `joint`, the product of what each signal says, or `em`, the probability of being clean under a mixture.
     """
-    signals = voices.signals
-    judged = joint.judge(Agreement(signals["voice"], signals["distance"], signals["excess"]), fit)
+    judged = joint.judge(voices.values, fit)
     values = joint.COMBINATIONS[kind](judged)
     usual = {f"usual_{name}": np.full(len(values), value) for name, value in judged.usual.items()}
     return ExampleWeights(voices.ids, values, {
-        **signals, "sound": judged.factors["sound"], "correlation": fit.sound, "text": judged.factors["text"], "advantage": fit.text, **usual})
+        **voices.signals, "sound": judged.factors["sound"], "correlation": fit.sound, "text": judged.factors["text"],
+        "advantage": fit.text, **usual})
 
 
 def check_kind(kind: str) -> None:
