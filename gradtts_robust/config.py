@@ -50,6 +50,8 @@ class ModelConfig:
         decoder_dims: widths per resolution of the `lean` U-Net.
         beta_min, beta_max: noise schedule, B(t) = beta_min t + (beta_max - beta_min) t^2 / 2.
         pe_scale: multiplies t in the sinusoidal time embedding: 1000, or 1 for the original's first single-speaker checkpoints.
+        pause_symbol: id of the space between words, in which alignment search may hear silence as at an utterance's edges; None, as in
+            the original, for a symbol like all others.
         mel_mean, mel_std: centre and scale of log-mel values, natural log; the `lean` U-Net normalises mu with them.
     """
 
@@ -73,6 +75,7 @@ class ModelConfig:
     beta_min: float = 0.05
     beta_max: float = 20.0
     pe_scale: float = 1000.0
+    pause_symbol: int | None = None
     mel_mean: float = -5.0
     mel_std: float = 2.0
 

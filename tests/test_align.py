@@ -3,9 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_data import tiny_model
 
 from gradtts_robust.config import ModelConfig
 from gradtts_robust.data.dataset import Features
+from gradtts_robust.model.alignment import hear_pauses, log_prior, search_durations
 from gradtts_robust.model.gradtts import GradTTS
 from gradtts_robust.training.align import MINIMUM_SECONDS, align, split
 
@@ -67,3 +69,30 @@ def test_align_finds_the_symbols_that_the_frames_are_made_of():
     found = align(model, features, {"a": 0, "b": 1}, batch_size=2)
     assert [f.id for f in found] == ["u0", "u1", "u2"]
     assert all(torch.equal(f.durations, expected) for f, expected in zip(found, truth))
+
+
+def test_a_pause_between_words_is_heard_as_the_edges_are():
+    """Symbols a, space, b between silent edges, where the space's own mean is speech: the pause goes to the space and not to a word."""
+    silence, speech, other = -8.0, -2.0, 0.0
+    means = torch.tensor([silence, speech, -1.5, other, silence])
+    truth = torch.tensor([[3, 4, 6, 5, 2]])
+    mel = torch.tensor([silence, speech, silence, other, silence]).repeat_interleave(truth[0]).expand(1, 80, -1)
+    ids, lengths = torch.tensor([[SPACE, 20, SPACE, 21, SPACE]]), torch.tensor([5])
+    values = log_prior(means.expand(1, 80, -1).contiguous(), mel)
+    frames = torch.tensor([mel.shape[2]])
+    heard = hear_pauses(values, ids, lengths, pause=SPACE)
+    assert torch.equal(search_durations(heard, lengths, frames), truth)
+    assert not torch.equal(search_durations(values, lengths, frames), truth)
+    assert torch.equal(heard[:, [1, 3]], values[:, [1, 3]]) and (heard >= values).all()
+    without_edges = hear_pauses(values[:, 1:4], ids[:, 1:4], torch.tensor([3]), pause=SPACE)
+    assert torch.equal(without_edges, values[:, 1:4]), "edges that are no spaces say nothing of silence"
+
+
+def test_a_models_search_hears_pauses_where_its_settings_say_so():
+    plain, hearing = (tiny_model(pause_symbol=pause).eval() for pause in (None, SPACE))
+    ids, lengths = torch.tensor([[SPACE, 20, SPACE, 21, SPACE]]), torch.tensor([5])
+    mu, mel, frames = torch.randn(1, 80, 5), torch.randn(1, 80, 24), torch.tensor([24])
+    values = log_prior(mu, mel)
+    assert torch.equal(plain.align(mu, mel, ids, lengths, frames), search_durations(values, lengths, frames))
+    expected = search_durations(hear_pauses(values, ids, lengths, pause=SPACE), lengths, frames)
+    assert torch.equal(hearing.align(mu, mel, ids, lengths, frames), expected)

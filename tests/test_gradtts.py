@@ -12,6 +12,7 @@ from gradtts_robust.data.dataset import Batch
 from gradtts_robust.losses import Objective
 from gradtts_robust.model import gradtts
 from gradtts_robust.model.alignment import durations_to_path
+from gradtts_robust.model.frames import segment_indices
 from gradtts_robust.model.gradtts import GradTTS
 
 SQUARES = Objective(penalty="l2")
@@ -120,7 +121,7 @@ def test_known_durations_are_the_alignment():
     net = model()
     searched = batch()
     mu = net.encode(searched.ids, searched.ids_lengths, searched.speakers).mu
-    found = gradtts._alignment(searched, mu)
+    found = net._durations(searched, mu)
     for rows in ([0], [1], [0, 1]):
         known = batch()
         known.durations[rows] = found[rows]
@@ -144,14 +145,14 @@ def test_only_unknown_rows_are_searched(monkeypatch):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(1, 6), st.integers(0, 1000))
 def test_segments_lie_inside_their_utterance(lengths, size, seed):
-    frames = gradtts._segment_indices(torch.tensor(lengths), max(lengths), 8 * size, generator=seeded(seed))
+    frames = segment_indices(torch.tensor(lengths), max(lengths), 8 * size, generator=seeded(seed))
     assert frames.shape == (len(lengths), 8 * size) and (frames.diff(dim=1) == 1).all()
     for row, length in zip(frames, lengths):
         assert row[0] >= 0 and (row[-1] < length or row[0] == 0)
 
 
 def test_every_start_of_a_segment_is_drawn():
-    frames = gradtts._segment_indices(torch.full((2000,), 11), 16, 8, generator=seeded())
+    frames = segment_indices(torch.full((2000,), 11), 16, 8, generator=seeded())
     counts = torch.bincount(frames[:, 0], minlength=4)
     assert len(counts) == 4 and counts.min() > 400
 
@@ -220,7 +221,7 @@ def test_learns_spectra_and_alignment_from_nothing():
         optimizer.step()
         history.append({name: value.mean().item() for name, value in losses.items()})
     assert history[-1]["prior"] < 0.5 * history[0]["prior"] and history[-1]["duration"] < 0.3 * history[0]["duration"]
-    found = gradtts._alignment(given_batch, net.eval().encode(ids, given_batch.ids_lengths).mu)
+    found = net.eval()._durations(given_batch, net.encode(ids, given_batch.ids_lengths).mu)
     assert torch.equal(found, wanted)
     spoken = net.synthesize(ids, given_batch.ids_lengths, generator=seeded())
     assert (spoken.durations - wanted).abs().float().mean() < 1.5

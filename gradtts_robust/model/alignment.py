@@ -27,6 +27,26 @@ def log_prior(mu: Tensor, mel: Tensor) -> Tensor:
         return (torch.baddbmm(symbols, mel.transpose(1, 2), mu) + frames).transpose(1, 2)
 
 
+def hear_pauses(log_prior: Tensor, ids: Tensor, lengths: Tensor, *, pause: int) -> Tensor:
+    """Lets every space between words sound as the utterance's edges do, which are silent.
+
+    Most spaces hold no silence, so their means are those of speech, and a search gives a real pause to the words beside it.
+
+    Args:
+        log_prior: [B, T, F].
+        ids: [B, T], with lengths [B].
+        pause: the space's id.
+
+    Returns:
+        [B, T, F]: under a space, the likelihood of the first or the last symbol where that is higher and that one is a space itself.
+    """
+    rows = torch.arange(len(ids), device=ids.device)
+    edges = [torch.where((ids[rows, place] == pause)[:, None], log_prior[rows, place], -torch.inf)
+             for place in (torch.zeros_like(lengths), lengths - 1)]
+    silence = torch.maximum(*edges).unsqueeze(1)
+    return torch.where((ids == pause).unsqueeze(2), torch.maximum(log_prior, silence), log_prior)
+
+
 def search_durations(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: Tensor) -> Tensor:
     """Frames of each symbol in the most likely alignment that starts at the first symbol, ends at the last and skips none.
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from gradtts_robust.config import ModelConfig
-from gradtts_robust.model.alignment import frame_symbols, log_prior, search_durations
+from gradtts_robust.model.alignment import frame_symbols, hear_pauses, log_prior, search_durations
 from gradtts_robust.model.conditioning import Perturbation, speaker_rows
 from gradtts_robust.model.diffusion import NoiseSchedule, forward_process, residual, sample_t
 from gradtts_robust.model.encoder import N_MELS, Encoded, TextEncoder, sequence_mask
+from gradtts_robust.model.frames import at_frames, segment_indices, whole_durations
 from gradtts_robust.model.lean import LeanUNet
 from gradtts_robust.model.samplers import SAMPLERS
 from gradtts_robust.model.unet import GradTTSUNet
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 DECODERS = {"grad-tts": GradTTSUNet, "lean": LeanUNet}
 FRAME_MULTIPLES = {"grad-tts": 4, "lean": 8}
 """What the number of frames must be a multiple of; the original pads to 4, and its attention sees the padding."""
-MAX_FRAMES = 100_000
 
 
 @dataclass
@@ -96,6 +96,25 @@ class GradTTS(nn.Module):
             [B, 80, F], zero where masked.
         """
         return self.decoder.estimator(noisy, mask, mu, t, self._rows(speakers))
+
+    def align(self, mu: Tensor, mel: Tensor, ids: Tensor, ids_lengths: Tensor, mel_lengths: Tensor) -> Tensor:
+        """Finds durations by monotonic alignment search, `config.pause_symbol` heard as silence too.
+
+        Args:
+            mu: of `encode`, [B, 80, T].
+            mel: natural log, [B, 80, F].
+            ids: [B, T] with ids_lengths [B]; mel_lengths: [B].
+
+        Returns:
+            Frames of each symbol, int64 [B, T].
+
+        Raises:
+            ValueError: a row with more symbols than frames.
+        """
+        values = log_prior(mu, mel)
+        if self.config.pause_symbol is not None:
+            values = hear_pauses(values, ids, ids_lengths, pause=self.config.pause_symbol)
+        return search_durations(values, ids_lengths, mel_lengths)
 
     def sample(self, start: Tensor, mask: Tensor, mu: Tensor, speakers: Tensor | None = None, steps: int = 10, *,
                solver: str = "ode", generator: torch.Generator | None = None) -> Tensor:
@@ -171,8 +190,8 @@ class GradTTS(nn.Module):
         encoded = self.encode(once.ids, once.ids_lengths, once.speakers)
         mel = once.mel.to(encoded.mu.dtype)
         mask = sequence_mask(once.mel_lengths, mel.shape[2], dtype=mel.dtype)
-        durations = _alignment(once, encoded.mu)
-        mu = _at_frames(encoded.mu, frame_symbols(durations, mel.shape[2])) * mask
+        durations = self._durations(once, encoded.mu)
+        mu = at_frames(encoded.mu, frame_symbols(durations, mel.shape[2])) * mask
         bins = N_MELS * once.mel_lengths.clamp_min(1)
         prior = (0.5 * ((mel - mu).square() + math.log(2 * math.pi)) * mask).sum((1, 2)) / bins
         target = torch.log(1e-8 + durations).unsqueeze(1)
@@ -182,10 +201,10 @@ class GradTTS(nn.Module):
 
         if objective is None:
             return {"duration": duration, "prior": prior, "diffusion": torch.zeros_like(prior)}
-        frames = _segment_indices(batch.mel_lengths, mel.shape[2], segment_frames, generator=generator)
+        frames = segment_indices(batch.mel_lengths, mel.shape[2], segment_frames, generator=generator)
         segment_mask = (frames < batch.mel_lengths.unsqueeze(1)).unsqueeze(1).to(mel.dtype)
         frames = frames.clamp_max(mel.shape[2] - 1)
-        mel, mu = (_at_frames(values, frames) * segment_mask for values in (mel, mu))
+        mel, mu = (at_frames(values, frames) * segment_mask for values in (mel, mu))
         t = (sample_t(len(mel), generator, stratified=stratified) if t is None else t).to(mel)
         noise = torch.randn(mel.shape, generator=generator, dtype=torch.float32).to(mel)
         rows, input_noise = self._rows(batch.speakers), noise
@@ -217,16 +236,30 @@ class GradTTS(nn.Module):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be above 0")
         encoded = self.encode(ids, lengths, speakers)
-        durations = _whole_durations(torch.ceil(torch.exp(encoded.log_durations) * encoded.mask).squeeze(1) * length_scale)
+        durations = whole_durations(torch.ceil(torch.exp(encoded.log_durations) * encoded.mask).squeeze(1) * length_scale)
         mel_lengths = durations.sum(1)
         longest = int(mel_lengths.max())
         multiple = FRAME_MULTIPLES[self.config.decoder]
         padded = -(-longest // multiple) * multiple
         mask = sequence_mask(mel_lengths, padded, dtype=encoded.mu.dtype)
-        mu = _at_frames(encoded.mu, frame_symbols(durations, padded)) * mask
+        mu = at_frames(encoded.mu, frame_symbols(durations, padded)) * mask
         noise = torch.randn(mu.shape, generator=generator, dtype=torch.float32).to(mu)
         mel = self.sample(mu + noise / temperature, mask, mu, speakers, steps, solver=solver, generator=generator)
         return Synthesis(mel[:, :, :longest], mel_lengths, durations, mu[:, :, :longest])
+
+    def _durations(self, batch, mu: Tensor) -> Tensor:
+        """Durations [B, T] of a batch: those it knows, and by search where a row has none."""
+        unknown = ~batch.durations.any(1)
+        rows = unknown.nonzero().flatten()
+        if not len(rows):
+            return batch.durations
+        impossible = unknown & (batch.ids_lengths > batch.mel_lengths)
+        if impossible.any():
+            row = int(impossible.nonzero()[0])
+            raise ValueError(f"{batch.keys[row]}: {int(batch.ids_lengths[row])} symbols cannot be aligned to "
+                             f"{int(batch.mel_lengths[row])} frames; drop the utterance or check its transcript")
+        found = self.align(mu[rows], batch.mel[rows], batch.ids[rows], batch.ids_lengths[rows], batch.mel_lengths[rows])
+        return batch.durations.index_copy(0, rows, found)
 
     def _rows(self, speakers: Tensor | None) -> Tensor | None:
         if self.config.n_speakers == 1:
@@ -234,11 +267,6 @@ class GradTTS(nn.Module):
         if speakers is None:
             raise ValueError(f"this model has {self.config.n_speakers} speakers; say which, by ids [B]")
         return self.spk_emb(speakers)
-
-
-def _at_frames(values: Tensor, index: Tensor) -> Tensor:
-    """[B, 80, N] at places [B, F] -> [B, 80, F]: exact also under autocast, where a product with the path would be rounded."""
-    return values.gather(2, index.unsqueeze(1).expand(-1, values.shape[1], -1))
 
 
 def _distinct(batch) -> tuple[object, Tensor | None]:
@@ -250,42 +278,3 @@ def _distinct(batch) -> tuple[object, Tensor | None]:
     place = {names[row]: index for index, row in enumerate(kept)}
     device = batch.ids.device
     return batch.rows(torch.tensor(kept, device=device)), torch.tensor([place[name] for name in names], device=device)
-
-
-def _alignment(batch, mu: Tensor) -> Tensor:
-    """Durations [B, T] of a batch: those it knows, and by search where a row has none."""
-    unknown = ~batch.durations.any(1)
-    rows = unknown.nonzero().flatten()
-    if not len(rows):
-        return batch.durations
-    impossible = unknown & (batch.ids_lengths > batch.mel_lengths)
-    if impossible.any():
-        row = int(impossible.nonzero()[0])
-        raise ValueError(f"{batch.keys[row]}: {int(batch.ids_lengths[row])} symbols cannot be aligned to {int(batch.mel_lengths[row])} "
-                         "frames; drop the utterance or check its transcript")
-    values = log_prior(mu[rows], batch.mel[rows])
-    found = search_durations(values, batch.ids_lengths[rows], batch.mel_lengths[rows])
-    return batch.durations.index_copy(0, rows, found)
-
-
-def _segment_indices(lengths: Tensor, frames: int, size: int | None, *, generator: torch.Generator | None) -> Tensor:
-    """Frame numbers [B, size] of a random segment of each row; those of short rows run past their end."""
-    if size is None:
-        size = -(-frames // 8) * 8
-    if size < 8 or size % 8:
-        raise ValueError(f"segment_frames is {size}; it must be a multiple of 8")
-    room = (lengths - size).clamp_min(0)
-    drawn = torch.rand(len(lengths), generator=generator).to(lengths.device)
-    starts = torch.minimum((drawn * (room + 1)).long(), room)
-    return starts.unsqueeze(1) + torch.arange(size, device=lengths.device)
-
-
-def _whole_durations(durations: Tensor) -> Tensor:
-    """Whole frames [B, T] from fractional ones: frame f belongs to the symbol whose share of the sum holds f, as in the original."""
-    ends = durations.cumsum(1)
-    longest = float(ends[:, -1].max())
-    if not longest <= MAX_FRAMES:
-        raise ValueError(f"the duration predictor asks for {longest:.0f} frames, above {MAX_FRAMES}; the model is not trained "
-                         "or has diverged")
-    ends = torch.minimum(ends.ceil(), ends[:, -1:].floor().clamp_min(1)).long()
-    return ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))

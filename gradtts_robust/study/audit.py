@@ -1,11 +1,14 @@
 """A manifest audited: what does not sound like its speaker, in words, and what is left in a manifest of its own."""
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.manifest import Utterance, read_manifest, validate, write_manifest
+from ..data.manifest import Utterance, validate, write_manifest
+from ..files import atomic_text
 from ..training.audit import LEAST, Audit, Voice, audit_voices
 from ..training.speakers import Progress
 
@@ -45,5 +48,20 @@ def write_kept(out: Path, manifest: Path, found: Audit) -> None:
     Raises:
         ValueError: nothing is kept.
     """
-    kept = {u.id for u in found.kept}
-    write_manifest(out, [u for u in read_manifest(manifest) if u.id in kept])
+    kept = found.kept
+    if not kept:
+        raise ValueError(f"{out}: no utterance is kept; lower the threshold")
+    rows = [row for row in csv.reader(io.StringIO(Path(manifest).read_text(encoding="utf-8-sig"), newline="")) if any(map(str.strip, row))]
+    if len(rows) != len(found.voices) + 1:
+        # a filelist has no columns to keep
+        write_manifest(out, kept)
+        return
+    place = [name.strip() for name in rows[0]].index("path")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row, voice in zip(rows[1:], found.voices, strict=True):
+        if voice.kept:
+            row[place] = os.path.relpath(voice.utterance.path, os.path.abspath(Path(out).parent))
+            writer.writerow(row)
+    atomic_text(out, text.getvalue())

@@ -106,6 +106,9 @@ def run_config(config: StudyConfig, speaker: str, *, condition: Mapping, entry: 
     Raises:
         ValueError: an unknown setting in `condition` or `entry`; `where` names them.
     """
+    for section, name, values in (("conditions", where[0], condition), ("objectives", where[1], entry)):
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{section}.{name} is {values!r}; it must be settings, such as {{}}")
     entry = dict(entry)
     own = {name: entry.pop(name) for name in RUN_SETTINGS if name in entry}
     method = own.pop("method", "plain")
@@ -190,8 +193,6 @@ def _speakers(config: StudyConfig, utterances: Sequence[Utterance]) -> list[str]
 
 
 def _built(kind: type, values: Mapping, where: str):
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{where} is {values!r}; it must be settings, such as {{}}")
     try:
         return from_dict(kind, dict(values))
     except (ValueError, TypeError) as error:

@@ -12,7 +12,6 @@ import torch
 
 from ..data.dataset import Features, collate
 from ..data.features import FRAMES_PER_SECOND
-from ..model.alignment import log_prior, search_durations
 from ..model.gradtts import GradTTS
 
 MINIMUM_SECONDS = 1.2
@@ -39,7 +38,7 @@ def align(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
         rows = unknown[start:start + batch_size]
         batch = collate([features[i] for i in rows], speaker_ids).to(device)
         mu = model.encode(batch.ids, batch.ids_lengths, batch.speakers).mu
-        durations = search_durations(log_prior(mu, batch.mel), batch.ids_lengths, batch.mel_lengths).cpu()
+        durations = model.align(mu, batch.mel, batch.ids, batch.ids_lengths, batch.mel_lengths).cpu()
         for row, index in enumerate(rows):
             found[index] = replace(features[index], durations=durations[row, : len(features[index].ids)].clone())
         if progress:

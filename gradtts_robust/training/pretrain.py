@@ -136,7 +136,8 @@ def model_config(config: PretrainConfig, *, n_speakers: int, mel_mean: float, me
     if config.preset not in PRESETS:
         raise ValueError(f"preset is {config.preset!r}; choose one of {', '.join(PRESETS)}")
     measured = {"n_speakers": n_speakers, "mel_mean": mel_mean, "mel_std": mel_std}
-    return from_dict(ModelConfig, {**PRESETS[config.preset], **measured, **config.model})
+    pause = {"pause_symbol": SYMBOLS.index(" ")} if config.text.edges else {}
+    return from_dict(ModelConfig, {**PRESETS[config.preset], **measured, **pause, **config.model})
 
 
 def read_corpus(config: PretrainConfig, *, progress: Stages | None = None) -> Corpus:

@@ -1,0 +1,90 @@
+"""What a study would run: names, hashes, and mistakes in its settings."""
+from dataclasses import replace
+
+import pytest
+import yaml
+from study_grid import tiny_corpus, tiny_study
+
+from gradtts_robust.cli import main
+from gradtts_robust.config import EvaluationConfig
+from gradtts_robust.data.manifest import read_manifest, write_manifest
+from gradtts_robust.study.grid import plan_text
+from gradtts_robust.study.plan import make_plan, quick
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return tiny_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def keys(config):
+    return [run.key for run in make_plan(config).runs]
+
+
+def test_runs_are_the_product_in_order(manifest, tmp_path):
+    plan = make_plan(tiny_study(manifest, tmp_path, speakers=[], seeds=[3, 4]))
+    assert [run.name for run in plan.runs][:3] == ["Andrea clean squares seed 3", "Andrea clean squares seed 4", "Andrea clean huber seed 3"]
+    assert len(plan.runs) == 16 and (plan.baseline, plan.clean) == ("squares", "clean") and len(set(keys(tiny_study(manifest, tmp_path)))) == 4
+    mixed = plan.runs[-1].config
+    assert (mixed.speaker, mixed.seed, mixed.corruption.seed, mixed.corruption.fraction) == ("Reed", 4, 4, 0.4)
+    assert (mixed.objective.penalty, mixed.objective.delta_0) == ("pseudo_huber", 0.1)
+
+
+def test_an_entry_may_differ_in_method_and_training(manifest, tmp_path):
+    entries = {"a": {"method": "audit"}, "t": {"method": "trimmed", "trim": 0.2, "optim": {"learning_rate": 1e-5}, "iterations": 9},
+               "e": {"method": "early_stopping", "validation": 2, "train": "decoder", "conditioning": {"perturbation": "uniform"}}}
+    a, t, e = (run.config for run in make_plan(tiny_study(manifest, tmp_path, objectives=entries, conditions={"c": {}})).runs)
+    assert a.filtering.audit and (t.filtering.trim, t.optim.learning_rate, t.iterations) == (0.2, 1e-5, 9) and t.optim.batch_size == 2
+    assert (e.filtering.validation, e.train, e.conditioning.perturbation) == (2, "decoder", "uniform")
+
+
+def test_a_hash_follows_what_determines_the_result_and_nothing_else(manifest, tmp_path):
+    config = tiny_study(manifest, tmp_path)
+    first = keys(config)
+    moved = tmp_path / "moved" / "m.csv"
+    write_manifest(moved, read_manifest(manifest))
+    for same in ({"out": str(tmp_path / "x")}, {"cache": str(tmp_path / "y")}, {"jobs": 2}, {"threads": 2}, {"manifest": str(moved)},
+                 {"keep_samples": "all"}, {"evaluation": replace(config.evaluation, thresholds=(0.5,))}):
+        assert keys(replace(config, **same)) == first, same
+    for other in ({"iterations": 5}, {"seeds": [1]}, {"utterances": 4}, {"train": "decoder"}, {"encoders": ["resemblyzer", "ecapa"]},
+                  {"optim": replace(config.optim, checkpoint_every=3)}, {"evaluation": replace(config.evaluation, sentences="3")},
+                  {"evaluation": replace(config.evaluation, solver="dpmpp_2m")}, {"fidelity": True}):
+        assert not set(keys(replace(config, **other))) & set(first), other
+    shorter = tmp_path / "shorter.csv"
+    write_manifest(shorter, [u for u in read_manifest(manifest) if u.id != read_manifest(manifest)[-1].id])
+    assert not set(keys(replace(config, manifest=str(shorter)))) & set(first)
+
+
+def test_plan_tells_the_runs_and_the_time_and_starts_nothing(manifest, tmp_path, capsys):
+    out = tmp_path / "study"
+    text = plan_text(tiny_study(manifest, out))
+    assert text.count("to do") == 4 and "a guess" in text and not out.exists()
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump({"speakers": ["Andrea"], "seeds": [0], "evaluation": {"reference_utterances": 2}}))
+    assert main(["study", "--config", str(recipe), "--manifest", str(manifest), "--out", str(out), "--plan", "--quick"]) == 0
+    assert capsys.readouterr().out.count("to do") == 4 and not out.exists()
+
+
+def test_quick_is_small(manifest, tmp_path):
+    small = quick(tiny_study(manifest, tmp_path, seeds=[0, 1, 2], speakers=[], iterations=350))
+    assert (small.seeds, len(small.speakers), small.iterations, small.evaluation.sentences) == ([0], 2, 40, "2")
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"objectives": {}}, "no objectives, so there is nothing to run"), ({"conditions": {}}, "no conditions"), ({"seeds": []}, "no seeds"),
+    ({"encoders": []}, "no encoders"), ({"seeds": [1, 1]}, "seeds has 1 2 times"), ({"manifest": ""}, "no manifest"),
+    ({"speakers": ["Nobody"]}, "no speaker 'Nobody'"), ({"jobs": -1}, "jobs is -1"), ({"threads": 0}, "threads is 0"),
+    ({"gpu_share": 2.0}, "gpu_share is 2"), ({"iterations": 0}, "iterations is 0"), ({"baseline": "x"}, "baseline is 'x'; the objectives are"),
+    ({"clean": "x"}, "clean is 'x'; the conditions are"), ({"objectives": {"a": {"method": "magic"}}}, "objectives.a.method is 'magic'"),
+    ({"objectives": {"a": {"penalti": "l2"}}}, "objectives.a: unknown setting 'penalti'"),
+    ({"objectives": {"a": {"optim": {"rate": 1}}}}, "objectives.a.optim: unknown setting 'rate'"),
+    ({"conditions": {"c": {"share": 1}}}, "conditions.c: unknown setting 'share'"), ({"conditions": {"c": 3}}, "conditions.c is 3"),
+    ({"evaluation": EvaluationConfig(reference_utterances=5)}, "speaker 'Andrea' has 7 utterances, but 5 are kept as reference"),
+    ({"speakers": [], "evaluation": EvaluationConfig(reference_utterances=50)}, "no speaker has the 55 utterances"),
+])
+def test_mistakes(manifest, tmp_path, changes, words):
+    with pytest.raises(ValueError, match=words):
+        make_plan(replace(tiny_study(manifest, tmp_path / "out"), **changes))
+    assert not (tmp_path / "out").exists()
+
+
