@@ -9,6 +9,7 @@ from training_data import BASE_VOICES, TARGET, TINY, corpus, tiny_optim
 
 from gradtts_robust.config import PretrainConfig, TextConfig
 from gradtts_robust.data.manifest import read_manifest, write_manifest
+from gradtts_robust.speech.text import SYMBOLS
 from gradtts_robust.training.adapt import with_new_speaker
 from gradtts_robust.training.checkpoint import load_checkpoint
 from gradtts_robust.training.pretrain import mel_statistics, pack, pretrain, read_corpus, speakers_path
@@ -115,3 +116,9 @@ def test_a_base_conditioned_on_embeddings_gives_an_unheard_voice_its_projection(
     speakers_path(packed).unlink()
     with pytest.raises(ValueError, match="pack the manifests again"):
         pretrain(settings(tmp_path / "other", manifests=[str(packed)], **changes))
+
+
+def test_an_init_keeps_its_shape(base, tmp_path):
+    with pytest.raises(ValueError, match=r"model\.speaker_dim is 4, but .* was trained with 8; leave it out"):
+        pretrain(settings(tmp_path / "run", init=str(base), model={**TINY, "speaker_dim": 4}))
+    assert load_checkpoint(base).model.config.pause_symbol == SYMBOLS.index(" ")

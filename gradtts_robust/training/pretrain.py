@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -119,6 +119,11 @@ def _start(config: PretrainConfig, shape: ModelConfig, corpus: Corpus, *,
         raise ValueError(f"{config.init}: of other speakers or another front end than the manifests; use the run that they were trained in")
     if projected and start.model.config.speaker_conditioning == "table":
         condition_on_embeddings(start.model, corpus.embeddings)
+    start.model.config = replace(start.model.config, pause_symbol=shape.pause_symbol)
+    for name in config.model:
+        asked, found = getattr(shape, name), getattr(start.model.config, name)
+        if asked != found:
+            raise ValueError(f"model.{name} is {asked}, but {config.init} was trained with {found}; leave it out, or start without --init")
     if not config.keep_alignments:
         return start.model, corpus.features if config.draw == "all" else [f for f in corpus.features if f.durations is None]
     features = align(start.model, corpus.features, corpus.rows, progress=count_stage(progress, "alignments"))
