@@ -60,6 +60,9 @@ def measure(judge: Judge, checkpoint: Checkpoint, *, fidelity: bool, asr: bool) 
 def recogniser():
     """A function (wave [N], rate) -> words, by pocketsphinx with the English models that come with it.
 
+    A weak listener: of natural LibriSpeech test-other it takes about half of the words wrongly, so that only the distance from the
+    target's own recordings means something.
+
     Raises:
         ValueError: pocketsphinx is not installed.
     """
@@ -134,10 +137,25 @@ def cepstrum(mel: np.ndarray) -> np.ndarray:
 
 
 def aligned(mel: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pairs of frames [P, 2] of two mels, by dynamic time warping of their cepstra."""
-    import librosa
+    """Pairs of frames [P, 2] of two mels, by dynamic time warping of their cepstra with steps of one frame in either or both.
 
-    return librosa.sequence.dtw(cepstrum(mel), cepstrum(other), metric="euclidean")[1][::-1]
+    Computed diagonal by diagonal, as the cells of one do not depend on each other.
+    """
+    first, second = cepstrum(mel).T, cepstrum(other).T
+    squared = np.square(first).sum(1)[:, None] + np.square(second).sum(1)[None] - 2 * first @ second.T
+    rows, columns = squared.shape
+    total = np.full((rows + 1, columns + 1), np.inf)
+    total[0, 0] = 0
+    cost = np.sqrt(np.maximum(squared, 0))
+    for diagonal in range(rows + columns - 1):
+        i = np.arange(max(0, diagonal - columns + 1), min(rows, diagonal + 1))
+        j = diagonal - i
+        total[i + 1, j + 1] = cost[i, j] + np.minimum(total[i, j], np.minimum(total[i, j + 1], total[i + 1, j]))
+    path = [(rows, columns)]
+    while path[-1] != (1, 1):
+        i, j = path[-1]
+        path.append(min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda cell: total[cell]))
+    return np.array(path[::-1]) - 1
 
 
 def cepstral_distortion(mel: np.ndarray, other: np.ndarray, path: np.ndarray) -> float:
