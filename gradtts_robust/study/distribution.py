@@ -56,7 +56,7 @@ def relative_mahalanobis(samples: np.ndarray, owners: np.ndarray, real: np.ndarr
     Returns:
         [N]; NaN for a speaker without real rows.
     """
-    real, samples = _checked(real, samples, least=2)
+    real, samples = _checked(real, samples, least=1)
     means = {name: real[real_owners == name].mean(0) for name in np.unique(real_owners)}
     within = _precision(real - np.stack([means[name] for name in real_owners]))
     centre = real.mean(0)
