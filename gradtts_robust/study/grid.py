@@ -87,7 +87,8 @@ def run_study(config: StudyConfig, *, command: str = "", progress: Stages | None
     plan = make_plan(config)
     check_folder(plan.out)
     check_version(plan.out)
-    waiting = [run for run in plan.distinct() if not is_done(run)]
+    # seed by seed, so that a study that is not finished is an even one
+    waiting = sorted((run for run in plan.distinct() if not is_done(run)), key=lambda run: config.seeds.index(run.seed))
     if waiting:
         prepare(config, plan, progress=progress)
     _write_study(config, plan, command)
