@@ -42,7 +42,7 @@ class StudyConfig:
         asr: also word error by pocketsphinx, the extra `asr`.
         jobs: runs at a time; 0 for as many as there are cores for.
         threads: of each run.
-        backend: `local` processes, or `ray` for a cluster, the extra `cluster`.
+        backend: `local` processes, or `ray` for a cluster whose machines share these folders, the extra `cluster`.
         gpu_share: of a GPU that one run needs, so that 0.25 puts four on one; 0 for none.
         cache: folder of what runs share; empty for `cache` in `out`.
     """

@@ -1,5 +1,7 @@
 """What a study would run: names, hashes, and mistakes in its settings."""
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -88,3 +90,16 @@ def test_mistakes(manifest, tmp_path, changes, words):
     assert not (tmp_path / "out").exists()
 
 
+
+
+@pytest.mark.parametrize("name", ["few_shot", "schedules", "delta", "learning_rate", "weighting"])
+def test_recipes_make_plans(manifest, tmp_path, name, capsys):
+    recipe = Path(__file__).resolve().parents[1] / "recipes" / "study" / f"{name}.yaml"
+    words = ["study", "--config", str(recipe), "--manifest", str(manifest), "--out", str(tmp_path), "--speakers", "Andrea", "--plan"]
+    assert main(words) == 0
+    values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    runs = len(values["conditions"]) * len(values["objectives"]) * len(values["seeds"])
+    assert capsys.readouterr().out.count("to do") == runs
+    stated = re.search(r"(\d+) runs", recipe.read_text(encoding="utf-8"))
+    speakers = 2 if name == "learning_rate" else 6
+    assert int(stated[1]) == speakers * runs

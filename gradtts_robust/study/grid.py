@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from .task import DONE, ERROR, Outcome, Task, done_facts, is_done, perform
 
 STEP_SECONDS, SENTENCE_SECONDS = 1.0, 0.5
 """Of one step and one judged sentence: a first guess, for 16 utterances of 10 s and one core of 2020; measured as soon as a run is done."""
+ROUND = 8
+"""Runs of each Ray worker before the study hears of them."""
 Stages = Callable[..., None]
 
 
@@ -87,7 +89,8 @@ def run_study(config: StudyConfig, *, command: str = "", progress: Stages | None
     plan = make_plan(config)
     check_folder(plan.out)
     check_version(plan.out)
-    waiting = [run for run in plan.distinct() if not is_done(run)]
+    # seed by seed, so that a study that is not finished is an even one
+    waiting = sorted((run for run in plan.distinct() if not is_done(run)), key=lambda run: config.seeds.index(run.seed))
     if waiting:
         prepare(config, plan, progress=progress)
     _write_study(config, plan, command)
@@ -171,17 +174,28 @@ def _processes(config: StudyConfig):
     """A function from tasks to outcomes as they come, on joblib's processes or a Ray cluster."""
     import joblib
 
-    options = {"backend": "loky", "inner_max_num_threads": config.threads}
     if config.backend == "ray":
         _register_ray()
         options = {"backend": "ray", "ray_remote_args": {"num_cpus": config.threads, "num_gpus": config.gpu_share}}
+        with joblib.parallel_config(n_jobs=config.jobs or -1, **options):
+            yield _in_rounds
+        return
     jobs = _jobs(config)
-    if jobs == 1 and config.backend == "local":
+    if jobs == 1:
         yield lambda tasks: map(perform, tasks)
         return
-    with joblib.parallel_config(n_jobs=jobs, **options):
-        ordered = "generator" if config.backend == "ray" else "generator_unordered"
-        yield lambda tasks: joblib.Parallel(return_as=ordered, batch_size=1, pre_dispatch=jobs)(joblib.delayed(perform)(t) for t in tasks)
+    with joblib.parallel_config(n_jobs=jobs, backend="loky", inner_max_num_threads=config.threads):
+        yield lambda tasks: joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)(
+            joblib.delayed(perform)(task) for task in tasks)
+
+
+def _in_rounds(tasks: Sequence[Task]) -> Iterator[Outcome]:
+    """Ray's backend gives a list and nothing before it is whole: several rounds tell how far it is."""
+    import joblib
+
+    size = ROUND * joblib.effective_n_jobs(-1)
+    for start in range(0, len(tasks), size):
+        yield from joblib.Parallel(batch_size=1)(joblib.delayed(perform)(task) for task in tasks[start:start + size])
 
 
 def _register_ray() -> None:

@@ -78,7 +78,7 @@ def resilience_courses(view: View) -> Figure | None:
 
 def _courses(view: View, names: Sequence[str], label: str, measure, *, anchors: bool = False) -> Figure:
     with matplotlib.rc_context(_RC):
-        figure, panels = _panels(names)
+        figure, panels = panels_for(names)
         for name, axes in zip(names, panels, strict=True):
             for objective in view.objectives:
                 found = [measure(view.grids[iteration], name, objective) for iteration in view.iterations]
@@ -91,8 +91,8 @@ def _courses(view: View, names: Sequence[str], label: str, measure, *, anchors: 
             axes.set_title(name, loc="left")
             axes.grid(axis="y", alpha=0.25)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        _labels(panels, "iteration", label)
-        _share_y(panels)
+        label_axes(panels, "iteration", label)
+        share_y(panels)
         _legend_below(panels[0], columns=_legend_columns(view.objectives, len(panels)))
     return figure
 
@@ -110,18 +110,18 @@ def resilience_over_fraction(view: View) -> Figure | None:
     if not families or not clean:
         return None
     with matplotlib.rc_context(_RC):
-        figure, panels = _panels(list(families))
+        figure, panels = panels_for(list(families))
         for (kind, pick, stem), names, axes in zip(families, families.values(), panels, strict=False):
             fractions = [0.0, *(float(facts.loc[name, "corruption_fraction"]) for name in names)]
             for place, objective in enumerate(view.objectives):
                 found = [resilience(view.draws, view.final.get(name, objective), view.final.get(clean, objective))
                          for name in (clean, *names)]
-                _whiskers(axes, np.array(fractions) + 0.003 * (place - len(view.objectives) / 2), found, view.style(objective), objective)
+                whiskers(axes, np.array(fractions) + 0.003 * (place - len(view.objectives) / 2), found, view.style(objective), objective)
             axes.axhline(0, color=INK, linewidth=0.8)
             axes.set_title(stem.strip("-_ ") or f"{kind}, {pick}", loc="left")
             axes.grid(axis="y", alpha=0.25)
-        _labels(panels, "share of dirt", "R")
-        _share_y(panels)
+        label_axes(panels, "share of dirt", "R")
+        share_y(panels)
         _legend_below(panels[0], columns=_legend_columns(view.objectives, len(panels)))
     return figure
 
@@ -130,7 +130,7 @@ def below_thresholds(view: View, thresholds: Sequence[float]) -> Figure:
     """Share of samples below each threshold at the selected checkpoints, a panel per condition: the lower the better."""
     part = view.table[view.table["selected"]]
     with matplotlib.rc_context(_RC):
-        figure, panels = _panels(view.conditions)
+        figure, panels = panels_for(view.conditions)
         width = 0.84 / len(view.objectives)
         for name, axes in zip(view.conditions, panels, strict=True):
             for index, objective in enumerate(view.objectives):
@@ -144,7 +144,7 @@ def below_thresholds(view: View, thresholds: Sequence[float]) -> Figure:
             axes.set_title(name, loc="left")
             axes.set_ylim(0, 1)
             axes.grid(axis="y", alpha=0.25)
-        _labels(panels, "threshold", "share of samples below")
+        label_axes(panels, "threshold", "share of samples below")
         _legend_below(panels[0], columns=_legend_columns(view.objectives, len(panels)))
     return figure
 
@@ -182,43 +182,6 @@ def damage_forest(view: View) -> Figure | None:
     return figure
 
 
-def ablation(view: View, column: str) -> Figure | None:
-    """R over an objective's `delta_schedule` or `delta_0` at the selected checkpoint, a line per penalty (and schedule), a panel per dirty
-    condition; None where nothing but it differs."""
-    facts = view.table.drop_duplicates("objective")
-    facts = facts[(facts["penalty"] != "l2") & (facts["method"] == "plain") & (facts["example_weights"] == "none")]
-    facts = facts[facts["matched"].astype(str) == "False"]
-    same = ["penalty", "delta_schedule" if column == "delta_0" else "delta_0", "weighting", "learning_rate", "level"]
-    lines = {key: group for key, group in facts.groupby(same, sort=False) if group[column].nunique() > 1}
-    if not lines or not view.note.clean:
-        return None
-    values = sorted({value for group in lines.values() for value in group[column]})
-    with matplotlib.rc_context(_RC):
-        figure, panels = _panels(view.dirty)
-        for name, axes in zip(view.dirty, panels, strict=True):
-            for index, (key, group) in enumerate(lines.items()):
-                group = group.sort_values(column)
-                found = [resilience(view.draws, view.final.get(name, objective), view.final.get(view.note.clean, objective))
-                         for objective in group["objective"]]
-                places = group[column].to_numpy(dtype=float) if column == "delta_0" else np.array([values.index(v) for v in group[column]])
-                style = {"color": COLOURS[index % 7], "linestyle": STYLES[index % 7] if column == "delta_0" else "",
-                         "marker": MARKERS[index % 7], "markersize": 5}
-                _whiskers(axes, places, found, style, ", ".join(str(part) for part in key[: 2 if len(lines) < 4 else None]))
-            plain = resilience(view.draws, view.final.get(name, view.note.baseline), view.final.get(view.note.clean, view.note.baseline))
-            axes.axhline(plain.value, color=INK, linewidth=0.9, linestyle="--", label=view.note.baseline)
-            axes.axhline(0, color=INK, linewidth=0.8)
-            axes.set_title(name, loc="left")
-            axes.grid(axis="y", alpha=0.25)
-            if column == "delta_0":
-                axes.set_xscale("log")
-            else:
-                axes.set_xticks(range(len(values)), values, rotation=30, ha="right")
-        _labels(panels, column, "R")
-        _share_y(panels)
-        _legend_below(panels[0], columns=2)
-    return figure
-
-
 def per_speaker(view: View) -> Figure | None:
     """Each speaker's mean similarity under every objective, lines pair them; panels for the conditions that hurt the baseline most."""
     clean, baseline = view.note.clean, view.note.baseline
@@ -226,7 +189,7 @@ def per_speaker(view: View) -> Figure | None:
         return None
     names = view.worst(view.dirty)
     with matplotlib.rc_context(_RC):
-        figure, panels = _panels(names, wide=1.25)
+        figure, panels = panels_for(names, wide=1.25)
         labels = [*([f"{baseline},\nclean data"] if clean else []), *view.objectives]
         for name, axes in zip(names, panels, strict=True):
             for index, speaker in enumerate(view.final.speakers):
@@ -238,8 +201,8 @@ def per_speaker(view: View) -> Figure | None:
             axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8)
             axes.set_title(name, loc="left")
             axes.grid(axis="y", alpha=0.25)
-        _labels(panels, "", "similarity to the target")
-        _share_y(panels)
+        label_axes(panels, "", "similarity to the target")
+        share_y(panels)
         _legend_below(panels[0], columns=6)
     return figure
 
@@ -251,7 +214,7 @@ def target_against_pollution(view: View) -> Figure | None:
     if not names:
         return None
     with matplotlib.rc_context(_RC):
-        figure, panels = _panels(names)
+        figure, panels = panels_for(names)
         for name, axes in zip(names, panels, strict=True):
             for objective in view.objectives:
                 own = part[(part["condition"] == name) & (part["objective"] == objective)]
@@ -261,8 +224,8 @@ def target_against_pollution(view: View) -> Figure | None:
             _anchors(axes, view.anchors)
             axes.set_title(name, loc="left")
             axes.grid(alpha=0.25)
-        _labels(panels, "similarity to the foreign speakers", "similarity to the target")
-        _share_y(panels)
+        label_axes(panels, "similarity to the foreign speakers", "similarity to the target")
+        share_y(panels)
         _legend_below(panels[0], columns=_legend_columns(view.objectives, len(panels)))
     return figure
 
@@ -272,7 +235,8 @@ def _stem(condition: str) -> str:
     return condition.rstrip("0123456789.%")
 
 
-def _panels(names: Sequence, *, wide: float = 1.0) -> tuple[Figure, list[Axes]]:
+def panels_for(names: Sequence, *, wide: float = 1.0) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each name, three in a row."""
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     single = 1.6 if len(names) == 1 else 1.0
@@ -283,7 +247,8 @@ def _panels(names: Sequence, *, wide: float = 1.0) -> tuple[Figure, list[Axes]]:
     return figure, panels[:len(names)]
 
 
-def _labels(panels: Iterable[Axes], below: str, left: str) -> None:
+def label_axes(panels: Iterable[Axes], below: str, left: str) -> None:
+    """Names the axes, the upright one in the first column alone."""
     for axes in panels:
         place = axes.get_subplotspec()
         if place.is_first_col():
@@ -291,7 +256,8 @@ def _labels(panels: Iterable[Axes], below: str, left: str) -> None:
         axes.set_xlabel(below)
 
 
-def _share_y(panels: Sequence[Axes]) -> None:
+def share_y(panels: Sequence[Axes]) -> None:
+    """Gives all panels one upright range."""
     low, high = min(axes.get_ylim()[0] for axes in panels), max(axes.get_ylim()[1] for axes in panels)
     for axes in panels:
         axes.set_ylim(low, high)
@@ -307,7 +273,8 @@ def _anchors(axes: Axes, anchors: dict[str, float]) -> None:
             axes.axhline(value, color=INK, linestyle=style, linewidth=1, label=f"{label}, {value:.2f}")
 
 
-def _whiskers(axes: Axes, places: np.ndarray, found: Sequence, style: dict, label: str) -> None:
+def whiskers(axes: Axes, places: np.ndarray, found: Sequence, style: dict, label: str) -> None:
+    """Draws estimates with their intervals."""
     values = np.array([one.value for one in found])
     low, high = (np.array([getattr(one, side) for one in found]) for side in ("low", "high"))
     error = np.nan_to_num(np.abs(np.stack([values - low, high - values])))

@@ -18,12 +18,15 @@ from .embedding import SoundShelf, inline_svg
 from .report import REPORT, SOUND_BYTES, render
 from .results import read_settings
 from .robustness import compare
+from .study_ablation import ablation
 from .study_figures import View
 from .summary import calibrations, distribution_table, pollution_anchor, share_table
 from .table import Loaded, Note, gather, load_runs, read_note, write_table
 from .verification import Calibration
 
 TEMPLATE = "study_report.html"
+PIXELS = 108
+"""Of a page to an inch of a figure."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +135,13 @@ def statements(found: Conclusion) -> list[str]:
             line += (f"; least damage by {best['objective']}, ratio {_span(best['ratio'], best['ratio_low'], best['ratio_high'], digits=2)}"
                      + (f" ({best['remark']})" if best["remark"] else ""))
             clear = [row.objective for row in ratios.itertuples() if row.ratio_high < 1 and not row.remark]
-            line += f"; surely less than {note.baseline}: {', '.join(clear)}" if clear else "; none is surely less"
+            line += f"; whole interval below 1: {', '.join(clear)}" if clear else "; no interval lies below 1 as a whole"
         elif len(remarks := [text for text in rows["remark"] if text]):
             line += f"; no ratios: {remarks[0]}"
         said.append(line)
     unhurt = part[(part["condition"] == note.clean) & (part["objective"] != note.baseline)]
-    said += [f"{note.clean}: {row.objective} against {note.baseline} {_span(row.difference, row.difference_low, row.difference_high, sign=True)}"
-             for row in unhurt.itertuples()]
+    costs = [f"{row.objective} {_span(row.difference, row.difference_low, row.difference_high, sign=True)}" for row in unhurt.itertuples()]
+    said += [f"{note.clean}, against {note.baseline}: {'; '.join(costs)}"] if costs else []
     if len(pd.unique(found.table["speaker"])) * len(pd.unique(found.table["seed"])) < 6:
         said.append("few speakers and seeds: a trial, not a study")
     return said
@@ -153,7 +156,8 @@ def _context(found: Conclusion, runs: Sequence[Loaded]) -> dict:
     return {
         "version": __version__, "counts": counts, "encoders": found.encoders, "vocoder": settings["evaluation"]["vocoder"],
         "iterations": int(table["iteration"].max()), "baseline": note.baseline, "clean": note.clean, "statements": statements(found),
-        "tables": [{"encoder": name, "rows": _shown(found.comparisons, name)} for name in found.encoders],
+        "tables": [{"encoder": name, "rows": _shown(found.comparisons, name), "remarks": _remarks(found.comparisons, name)}
+                   for name in found.encoders],
         "details": [{"encoder": name, "rows": _details(found, name)} for name in found.encoders], "thresholds": found.thresholds,
         "known": [{"encoder": name, "foreign": pollution_anchor(runs, name), **asdict(one)} for name, one in found.known.items()],
         "figures": _figures(found, found.encoders[0], "a"),
@@ -170,8 +174,15 @@ def _shown(comparisons: pd.DataFrame, encoder: str) -> list[dict]:
         row["first"] = before is None or before["condition"] != row["condition"]
         for name, digits, sign in (("mean", 3, False), ("R", 3, True), ("differential", 3, True), ("ratio", 2, False),
                                    ("own_ratio", 2, False), ("difference", 3, True)):
-            row[f"{name}_text"] = _span(row[name], row[f"{name}_low"], row[f"{name}_high"], digits=digits, sign=sign) or "–"
+            value, _, rest = _span(row[name], row[f"{name}_low"], row[f"{name}_high"], digits=digits, sign=sign).partition(" ")
+            row[f"{name}_text"] = (value or "–", rest.strip("()"))
     return rows
+
+
+def _remarks(comparisons: pd.DataFrame, encoder: str) -> list[str]:
+    """Each remark once per condition."""
+    rows = comparisons[(comparisons["encoder"] == encoder) & (comparisons["remark"] != "")]
+    return [f"{condition}: {remark}" for condition, remark in dict.fromkeys(zip(rows["condition"], rows["remark"]))]
 
 
 def _details(found: Conclusion, encoder: str) -> list[dict]:
@@ -209,9 +220,9 @@ def _figures(found: Conclusion, encoder: str, prefix: str) -> list[dict]:
          f"R, the similarity after training on dirty data minus that after clean data by the same objective: 0 is no damage. {band}"),
         ("fractions", study_figures.resilience_over_fraction(view), "Resilience over the share of dirt",
          "R at the checkpoint that a run is judged by. Whiskers: 95 % intervals."),
-        ("schedules", study_figures.ablation(view, "delta_schedule"), "Delta schedules",
+        ("schedules", ablation(view, "delta_schedule"), "Delta schedules",
          "R by the schedule of delta; the dashed line is the baseline's."),
-        ("delta", study_figures.ablation(view, "delta_0"), "Delta at full noise", "R over delta_0; the dashed line is the baseline's."),
+        ("delta", ablation(view, "delta_0"), "Delta at full noise", "R over delta_0; the dashed line is the baseline's."),
         ("speakers", study_figures.per_speaker(view), "Every speaker", "One line per speaker, means over seeds, under the worst conditions."),
         ("below", study_figures.below_thresholds(view, found.thresholds), "Samples below thresholds",
          "Which share of the samples stays below a similarity: the lower the better."),
@@ -221,7 +232,8 @@ def _figures(found: Conclusion, encoder: str, prefix: str) -> list[dict]:
     shown = [(name, figure, title, text) for name, figure, title, text in drawn if figure is not None]
     for name, figure, _, _ in shown:
         figures.save(figure, found.note.out / "figures" / f"{encoder}-{name}.svg")
-    return [{"svg": inline_svg(figures.to_svg(figure), name=f"{prefix}{number}"), "title": title, "text": text}
+    return [{"svg": inline_svg(figures.to_svg(figure), name=f"{prefix}{number}"), "title": title, "text": text,
+             "width": round(PIXELS * figure.get_figwidth())}
             for number, (_, figure, title, text) in enumerate(shown)]
 
 
