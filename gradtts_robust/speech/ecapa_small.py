@@ -1,4 +1,4 @@
-"""The project's own speaker judge: a small ECAPA-TDNN (arXiv 2005.07143) over log-mels, from speechbrain's class and one file of weights."""
+"""The project's own speaker judge: a small ECAPA-TDNN (arXiv 2005.07143) over log-mels, speechbrain's class and one file of weights."""
 from __future__ import annotations
 
 import json
@@ -33,7 +33,7 @@ class EcapaSmallConfig:
 
     n_mels: int = 64
     n_fft: int = 512
-    hop: int = 240
+    hop: int = 320
     fmin: float = 40.0
     fmax: float = 7600.0
     floor: float = 1e-5

@@ -1,7 +1,7 @@
 """What happens to a voice on its way to a judge: rooms, filters, noise, other voices, telephones; for batches of waves, seeded."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,11 @@ class Augmentation:
     clip: float = 0.15
     mu_law: float = 0.15
     mask: float = 0.6
+
+    def milder(self, factor: float) -> Augmentation:
+        """The same with every share times `factor`."""
+        shares = ("filter", "room", "noise", "babble", "band", "clip", "mu_law", "mask")
+        return replace(self, **{name: factor * getattr(self, name) for name in shares})
 
 
 def augment(waves: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
@@ -94,9 +99,7 @@ def _babble(waves: Tensor, settings: Augmentation, generator: torch.Generator) -
     weights = torch.zeros(count, count)
     voices = torch.randint(1, 5, (count,), generator=generator).tolist()
     for row, number in enumerate(voices):
-        if count > number:
-            others = (row + 1 + torch.randperm(count - 1, generator=generator)[:number]) % count
-            weights[row, others] = 1
+        weights[row, (row + 1 + torch.randperm(count - 1, generator=generator)[:number]) % count] = 1
     return _at_level(weights @ waves, settings.babble_snr, settings.babble, generator)
 
 

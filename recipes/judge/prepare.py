@@ -22,10 +22,15 @@ RATE = 16000
 
 @dataclass
 class Sounds:
-    """What is heard of the speakers: name -> (natural, resynthesised), [N] float32 at 16 kHz each, and the real ones' names in order."""
+    """What is heard of the speakers: name -> (natural, resynthesised), [N] int16 at 16 kHz each; and who of them is set apart."""
 
     speakers: dict[str, tuple[np.ndarray, np.ndarray]]
     held_out: list[str]
+
+
+def crop(wave: np.ndarray, start: int, length: int) -> np.ndarray:
+    """`length` samples or fewer of a wave of `Sounds`, float32 within [-1, 1]."""
+    return wave[start: start + length].astype(np.float32) / 32767
 
 
 def resynthesised(wave: np.ndarray, vocoder) -> np.ndarray:
@@ -59,7 +64,7 @@ def read_sounds(path: Path, *, hold_out: int) -> Sounds:
         raise FileNotFoundError(f"{path}: no such file; recipes/judge/prepare.py makes it")
     with np.load(path) as arrays:
         names = sorted({name.partition("/")[2] for name in arrays.files})
-        speakers = {name: tuple(arrays[f"{kind}/{name}"].astype(np.float32) / 32767 for kind in ("natural", "again")) for name in names}
+        speakers = {name: tuple(arrays[f"{kind}/{name}"] for kind in ("natural", "again")) for name in names}
     real = sorted((name for name in names if name.isdecimal()), key=int)
     if len(real) < hold_out:
         raise ValueError(f"{path}: {len(real)} speakers with a number for a name, and {hold_out} are to be held out; lower --hold-out")

@@ -1,4 +1,4 @@
-"""Trains the small ECAPA-TDNN judge with the additive angular margin softmax; killed, it goes on from its last checkpoint.
+"""Trains the small ECAPA-TDNN judge by the additive angular margin softmax and by pairs; killed, it goes on from its last checkpoint.
 
     python recipes/judge/train.py --sounds runs/judge/waves.npz --out runs/judge/run
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from augment import RATE, Augmentation, augment, mask_features
-from prepare import Sounds, read_sounds
+from prepare import Sounds, crop, read_sounds
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from torch import Tensor
 
@@ -34,19 +34,21 @@ class Plan:
     """Settings of a training.
 
     Args:
-        steps, batch: of the optimizer, and crops in each.
+        steps, voices: of the optimizer, and classes in each, of which two crops are heard.
         seconds: shortest and longest crop; one length a batch.
         speeds: factors; each makes new speakers.
         again: share of crops that were voiced again by Griffin-Lim.
         learning_rate, weight_decay, warmup: of AdamW; up over `warmup` steps, then down along a cosine to 0.
         margin, scale: of the softmax, the margin in radians, rising from 0 over `margin_warmup` steps.
+        pair_scale: of the softmax in which each crop is to find the other one of its class among the batch's.
+        easy: share of the augmentations at the first step, rising to 1 over `easy_steps`.
         hold_out: real speakers kept for validation.
         every: steps between checkpoints and validations.
         seed: of everything.
     """
 
-    steps: int = 2400
-    batch: int = 32
+    steps: int = 1700
+    voices: int = 20
     seconds: tuple[float, float] = (1.6, 2.4)
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
     again: float = 0.25
@@ -54,10 +56,13 @@ class Plan:
     weight_decay: float = 1e-3
     warmup: int = 100
     margin: float = 0.2
-    margin_warmup: int = 400
+    margin_warmup: int = 1000
     scale: float = 30.0
+    pair_scale: float = 15.0
+    easy: float = 0.3
+    easy_steps: int = 600
     hold_out: int = 25
-    every: int = 200
+    every: int = 100
     seed: int = 0
 
 
@@ -104,40 +109,52 @@ def restore(folder: Path, state: State) -> None:
 
 
 def draw_batch(sounds: Sounds, names: list[str], plan: Plan, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Crops [B, N] of B speakers at one speed each, and their classes [B]."""
+    """Two crops of each of some speakers at one speed, [2 voices, N], first ones first, and their classes [2 voices]."""
     low, high = plan.seconds
     length = round(RATE * (low + (high - low) * float(torch.rand((), generator=generator))))
-    rows, chosen = [], torch.randperm(len(names) * len(plan.speeds), generator=generator)[: plan.batch]
-    for label in chosen.tolist():
+    labels = torch.randperm(len(names) * len(plan.speeds), generator=generator)[: plan.voices].repeat(2)
+    rows = []
+    for label in labels.tolist():
         again, place = torch.rand(2, generator=generator).tolist()
         speed = plan.speeds[label // len(names)]
         wave = sounds.speakers[names[label % len(names)]][int(again < plan.again)]
         wanted = math.ceil(length * speed) + 1
         start = int(place * max(1, len(wave) - wanted))
-        crop = resample(wave[start: start + wanted], source_rate=round(RATE * speed), target_rate=RATE)[:length]
-        rows.append(torch.from_numpy(np.pad(crop, (0, length - len(crop)))))
-    return torch.stack(rows), chosen
+        heard = resample(crop(wave, start, wanted), source_rate=round(RATE * speed), target_rate=RATE)[:length]
+        rows.append(torch.from_numpy(np.pad(heard, (0, length - len(heard)))))
+    return torch.stack(rows), labels
 
 
-def learn(state: State, waves: Tensor, labels: Tensor, plan: Plan, augmentation: Augmentation) -> float:
-    """One step; gives the loss."""
+def losses(state: State, features: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """The additive angular margin softmax over all classes (arXiv 1801.07698), and the angular prototypical loss over the
+    batch's (arXiv 2003.11982), which learns from the first step, where a class vector is met once in tens of steps."""
+    margin = plan.margin * min(1.0, state.step / plan.margin_warmup)
+    embeddings = state.judge(features)
+    cosines = embeddings @ torch.nn.functional.normalize(state.classes, dim=1).T
+    softmax = LogSoftmaxWrapper(AdditiveAngularMargin(margin=margin, scale=plan.scale))
+    first, second = embeddings.chunk(2)
+    alike, own = plan.pair_scale * first @ second.T, torch.arange(len(first))
+    pairs = (torch.nn.functional.cross_entropy(alike, own) + torch.nn.functional.cross_entropy(alike.T, own)) / 2
+    return softmax(cosines.unsqueeze(1), labels.unsqueeze(1)), pairs
+
+
+def learn(state: State, waves: Tensor, labels: Tensor, plan: Plan, augmentation: Augmentation) -> list[float]:
+    """One step; gives both losses."""
     rate = min(1.0, (state.step + 1) / plan.warmup) * 0.5 * (1 + math.cos(math.pi * state.step / plan.steps))
     for group in state.optimizer.param_groups:
         group["lr"] = plan.learning_rate * rate
-    margin = plan.margin * min(1.0, state.step / plan.margin_warmup)
-    penalty = LogSoftmaxWrapper(AdditiveAngularMargin(margin=margin, scale=plan.scale))
     with torch.no_grad():
-        features = state.judge.features(augment(waves, augmentation, state.generator))
-        features = mask_features(features, augmentation, state.generator)
-    embeddings = state.judge.train()(features)
-    cosines = embeddings @ torch.nn.functional.normalize(state.classes, dim=1).T
-    loss = penalty(cosines.unsqueeze(1), labels.unsqueeze(1))
+        mild = augmentation.milder(min(1.0, plan.easy + (1 - plan.easy) * state.step / plan.easy_steps))
+        features = state.judge.features(augment(waves, mild, state.generator))
+        features = mask_features(features, mild, state.generator)
+    state.judge.train()
+    both = losses(state, features, labels, plan)
     state.optimizer.zero_grad()
-    loss.backward()
+    sum(both).backward()
     torch.nn.utils.clip_grad_norm_([*state.judge.parameters(), state.classes], 5.0)
     state.optimizer.step()
     state.step += 1
-    return float(loss.detach())
+    return [float(loss.detach()) for loss in both]
 
 
 @torch.no_grad()
@@ -150,7 +167,7 @@ def validate(judge: EcapaSmall, sounds: Sounds, *, seconds: float = 3.0) -> dict
         for start in range(0, len(natural) - length + 1, length):
             labels.append(name)
             for kind, wave in enumerate((natural, again)):
-                rows[kind].append(judge(judge.features(torch.from_numpy(wave[start: start + length])[None]))[0].numpy())
+                rows[kind].append(judge(judge.features(torch.from_numpy(crop(wave, start, length))[None]))[0].numpy())
     natural, again = (np.stack(row) for row in rows)
     rates = {}
     for name, (first, second) in {"natural": (natural, natural), "again": (again, again), "across": (natural, again)}.items():
@@ -165,17 +182,17 @@ def train(sounds: Sounds, plan: Plan, config: EcapaSmallConfig, augmentation: Au
     state = make_state(plan, config, len(names) * len(plan.speeds))
     out.mkdir(parents=True, exist_ok=True)
     restore(out, state)
-    losses, begun = [], time.monotonic()
+    told, begun = [], time.monotonic()
     while state.step < plan.steps:
-        losses.append(learn(state, *draw_batch(sounds, names, plan, state.generator), plan, augmentation))
+        told.append(learn(state, *draw_batch(sounds, names, plan, state.generator), plan, augmentation))
         if state.step % plan.every == 0 or state.step == plan.steps:
             save_state(out, state)
-            entry = {"step": state.step, "loss": round(float(np.mean(losses)), 4), "seconds": round(time.monotonic() - begun),
+            entry = {"step": state.step, "losses": np.mean(told, axis=0).round(3).tolist(), "seconds": round(time.monotonic() - begun),
                      **(validate(state.judge, sounds) if sounds.held_out else {})}
             with open(out / LOG, "a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
             print(entry, flush=True)
-            losses.clear()
+            told.clear()
     save_judge(out / WEIGHTS, state.judge, dtype=torch.float32)
     return state.judge.eval()
 
@@ -185,12 +202,12 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--sounds", type=Path, default=Path("runs/judge/waves.npz"))
     words.add_argument("--out", type=Path, default=Path("runs/judge/run"))
-    for name in ("steps", "batch", "hold_out", "every", "seed"):
+    for name in ("steps", "voices", "hold_out", "every", "seed"):
         words.add_argument(f"--{name.replace('_', '-')}", dest=name, type=int, default=getattr(Plan(), name))
     words.add_argument("--threads", type=int, default=1, help="of torch; another number gives other weights in the last digits")
     asked = words.parse_args()
     torch.set_num_threads(asked.threads)
-    plan = Plan(steps=asked.steps, batch=asked.batch, hold_out=asked.hold_out, every=asked.every, seed=asked.seed)
+    plan = Plan(steps=asked.steps, voices=asked.voices, hold_out=asked.hold_out, every=asked.every, seed=asked.seed)
     train(read_sounds(asked.sounds, hold_out=plan.hold_out), plan, EcapaSmallConfig(), Augmentation(), asked.out)
 
 
