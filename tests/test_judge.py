@@ -202,7 +202,7 @@ def test_masks(recipe):
 
 
 def test_a_training_that_is_killed_goes_on_to_the_same_weights(recipe, sounds, tmp_path):
-    plan = recipe.Plan(steps=4, voices=3, seconds=(0.6, 0.8), warmup=2, margin_warmup=2, every=2, hold_out=2)
+    plan = recipe.Plan(steps=4, voices=3, seconds=(0.6, 0.8), warmup=2, margin_warmup=2, every=2, hold_out=2, whiten_batches=8)
     quiet = recipe.Augmentation()
     recipe.train(sounds, plan, TINY, quiet, tmp_path / "whole")
 
@@ -222,8 +222,31 @@ def test_a_training_that_is_killed_goes_on_to_the_same_weights(recipe, sounds, t
         recipe.train(sounds, replace(plan, speeds=(1.0,)), TINY, quiet, tmp_path / "killed")
 
 
+@torch.no_grad()
+def test_whitening_makes_one_voices_crops_differ_alike_in_every_direction(recipe, sounds):
+    config = replace(TINY, dim=4)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        judge = EcapaSmall(config).eval()
+    plan, never = recipe.Plan(voices=6, seconds=(0.6, 0.6), speeds=(1.0,), whiten_batches=30, shrink=0.0), recipe.Augmentation().milder(0.3)
+
+    def spread():
+        """Eigenvalues of the covariance of differences, on other crops than the whitening's."""
+        generator, pairs = torch.Generator().manual_seed(9), []
+        for _ in range(30):
+            waves, _ = recipe.draw_batch(sounds, list(sounds.speakers), plan, generator)
+            pairs.append(judge.network(judge.features(recipe.augment(waves, never, generator))).squeeze(1).view(2, -1, 4))
+        first, second = torch.cat(pairs, dim=1)
+        return torch.linalg.eigvalsh(torch.cov((first - second).T))
+
+    before = spread()
+    recipe.whiten(judge, sounds, list(sounds.speakers), plan, never)
+    after = spread()
+    assert before[-1] / before[0] > 5 and after[-1] / after[0] < 4 and after.sum() == pytest.approx(2 * 4, rel=0.5)
+
+
 def test_training_tells_its_speakers_apart(recipe, sounds, tmp_path):
-    plan = recipe.Plan(steps=40, voices=5, seconds=(0.5, 0.5), speeds=(1.0,), warmup=5, margin_warmup=20, every=40, hold_out=0, again=0.0)
+    plan = recipe.Plan(steps=40, voices=5, seconds=(0.5, 0.5), speeds=(1.0,), warmup=5, margin_warmup=20, every=40, hold_out=0, again=0.0, whiten_batches=30)
     everyone = replace(sounds, held_out=[])
     judge = recipe.train(everyone, plan, TINY, recipe.Augmentation(noise_snr=(20.0, 30.0), babble=0.0, room=0.0), tmp_path)
     rates = recipe.validate(judge, replace(sounds, held_out=list(sounds.speakers)), seconds=1.0)

@@ -44,6 +44,7 @@ class Plan:
         easy: share of the augmentations at the first step, rising to 1 over `easy_steps`.
         hold_out: real speakers kept for validation.
         every: steps between checkpoints and validations.
+        whiten_batches, shrink: what the last layer's whitening is measured on, and how much of a sphere is mixed into it.
         seed: of everything.
     """
 
@@ -63,6 +64,8 @@ class Plan:
     easy_steps: int = 600
     hold_out: int = 25
     every: int = 100
+    whiten_batches: int = 100
+    shrink: float = 0.1
     seed: int = 0
 
 
@@ -176,6 +179,29 @@ def validate(judge: EcapaSmall, sounds: Sounds, *, seconds: float = 3.0) -> dict
     return rates
 
 
+@torch.no_grad()
+def whiten(judge: EcapaSmall, sounds: Sounds, names: list[str], plan: Plan, augmentation: Augmentation) -> None:
+    """Folds into the last layer what makes crops of one voice differ by equally much in every direction.
+
+    Within-class covariance normalisation (Hatch, Kajarekar, Stolcke 2006): with C the covariance of half the differences between two
+    crops of a voice, embeddings are centred and multiplied by a root of C^-1.
+    """
+    judge.eval()
+    generator = torch.Generator().manual_seed(plan.seed + 1)
+    pairs = []
+    for _ in range(plan.whiten_batches):
+        waves, _labels = draw_batch(sounds, names, plan, generator)
+        pairs.append(judge.network(judge.features(augment(waves, augmentation, generator))).squeeze(1).view(2, -1, judge.config.dim))
+    first, second = torch.cat(pairs, dim=1).double()
+    apart = (first - second) / math.sqrt(2)
+    covariance = apart.T @ apart / len(apart)
+    covariance += plan.shrink * covariance.trace() / len(covariance) * torch.eye(len(covariance), dtype=torch.float64)
+    root = torch.linalg.cholesky(torch.linalg.inv(covariance))
+    last = judge.network.fc.conv
+    last.bias.copy_((last.bias.double() - torch.cat([first, second]).mean(dim=0)) @ root)
+    last.weight.copy_(torch.einsum("od,oik->dik", root, last.weight.double()))
+
+
 def train(sounds: Sounds, plan: Plan, config: EcapaSmallConfig, augmentation: Augmentation, out: Path) -> EcapaSmall:
     """Trains to the plan's last step, going on from what `out` holds."""
     names = [name for name in sounds.speakers if name not in sounds.held_out]
@@ -193,6 +219,9 @@ def train(sounds: Sounds, plan: Plan, config: EcapaSmallConfig, augmentation: Au
                 log.write(json.dumps(entry) + "\n")
             print(entry, flush=True)
             told.clear()
+    whiten(state.judge, sounds, names, plan, augmentation)
+    if sounds.held_out:
+        print({"whitened": True, **validate(state.judge, sounds)}, flush=True)
     save_judge(out / WEIGHTS, state.judge, dtype=torch.float32)
     return state.judge.eval()
 
