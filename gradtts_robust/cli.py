@@ -176,7 +176,7 @@ def _similarity(argv: list[str]) -> None:
         Args:
             reference: wave files, or folders of them.
             encoder: `resemblyzer` or `ecapa`.
-            source: local folder or hub name of the `ecapa` weights.
+            source: of the `ecapa` weights: a .safetensors file, a folder or a hub name; by default the shipped ones.
             device: where to compute.
         """
 

@@ -217,7 +217,7 @@ class EvaluationConfig:
         sentences: how many of the project's test sentences to speak, or a text file's path, one sentence a line.
         reference_utterances: clean utterances of the target kept out of training as the reference.
         encoder: speaker encoder, `resemblyzer` or `ecapa`.
-        encoder_source: local folder or hub name, for `ecapa`.
+        encoder_source: for `ecapa`: a .safetensors file, a folder or a hub name; by default the shipped weights, `ecapa-small` in tables.
         vocoder: `griffin-lim` or a HiFi-GAN generator checkpoint.
         steps, solver, temperature, length_scale: of the reverse process and of the durations.
         thresholds: similarities below which samples are counted.

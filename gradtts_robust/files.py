@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -52,3 +53,10 @@ def check_folder(folder: str | os.PathLike) -> None:
         raise ValueError(f"{folder}: {nearest} is no folder; choose another place to write to")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"{folder}: the folder {nearest} cannot be written to; choose another one")
+
+
+def verify_hash(path: str | os.PathLike, sha256: str) -> None:
+    """Checks a file against its SHA-256 in hexadecimal digits; ValueError where it differs."""
+    found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if found != sha256.strip().lower():
+        raise ValueError(f"{path}: its SHA-256 is {found[:12]}..., not {sha256[:12]}...; the file is damaged, install it again")

@@ -3,8 +3,8 @@ from gradtts_robust.study import doctor
 
 def test_this_machine_has_what_is_needed():
     found = {finding.name: finding for finding in doctor.examine()}
-    assert set(found) == {"python", "torch and torchaudio", "processor", "GPU", "espeak-ng", "resemblyzer", "base", "vocoder", "disk",
-                          "memory"}
+    assert set(found) == {"python", "torch and torchaudio", "processor", "GPU", "espeak-ng", "resemblyzer", "ecapa", "base", "vocoder",
+                          "disk", "memory"}
     assert all(finding.ok for finding in found.values() if finding.needed), found
     assert all(finding.text and "\n" not in finding.text for finding in found.values())
 

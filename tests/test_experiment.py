@@ -130,6 +130,16 @@ def test_another_evaluation_judges_the_saved_checkpoints_again(run, tmp_path):
     assert not (out / "samples" / "000000" / "02.wav").exists()
 
 
+def test_another_encoder_judges_the_saved_checkpoints_again_and_is_named(run):
+    config, summary, _ = run
+    out = summary.report.parents[1] / "second-judge"
+    shutil.copytree(config.out, out)
+    table = judge_adaptation(replace(config, out=str(out), evaluation=replace(config.evaluation, encoder="ecapa")))
+    assert set(table["encoder"]) == {"ecapa-small"} and set(summary.table["encoder"]) == {"resemblyzer"}
+    assert list(table["iteration"]) == list(summary.table["iteration"]) and table["similarity"].between(-1, 1).all()
+    assert not np.allclose(table["similarity"], summary.table["similarity"], atol=0.01)
+
+
 def test_clean_data_has_no_pollution_unless_files_are_named(corpus, tmp_path):
     base, manifest = corpus
     config = tiny_adaptation(base, manifest, tmp_path / "clean", iterations=2, corruption=CorruptionConfig())

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -88,23 +89,54 @@ class Ecapa:
 
     def embed(self, waves: Sequence[np.ndarray], *, sample_rate: int, names: Sequence[str] | None = None) -> np.ndarray:
         """As `Resemblyzer.embed`, [len(waves), D]; one clip at a time, since padding to a common length would change them."""
-        clips = _prepared(waves, sample_rate=sample_rate, names=names)
-        if self.trim:
-            from gradtts_robust.speech.resemblyzer import preprocess
-
-            clips = [preprocess(clip, trim=True) for clip in clips]
+        clips = _trimmed(_prepared(waves, sample_rate=sample_rate, names=names), trim=self.trim)
         return np.stack([self._embed_one(clip) for clip in clips])
+
+
+class SmallEcapa:
+    """The project's own ECAPA-TDNN (`speech.ecapa_small`, recipes/judge), D = 192; unrelated voices are at about 0.
+
+    Its name is its file's: `ecapa-small` for the shipped one, so that tables tell it from the published `ecapa`.
+
+    Args:
+        source: a `.safetensors` file of recipes/judge; None for the shipped one, whose hash is checked.
+        trim: cut long silences first; it was trained without.
+        device: where it computes.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is not there, damaged or something else.
+    """
+
+    def __init__(self, source: str | os.PathLike | None = None, *, trim: bool = False, device: str | torch.device = "cpu"):
+        from gradtts_robust.speech.ecapa_small import load_judge, shipped_judge
+
+        path = Path(source).expanduser() if source else shipped_judge()
+        self.name, self.trim, self.device = path.stem, trim, torch.device(device)
+        self.network = load_judge(path, self.device)
+        self.dim = self.network.config.dim
+
+    @torch.no_grad()
+    def embed(self, waves: Sequence[np.ndarray], *, sample_rate: int, names: Sequence[str] | None = None) -> np.ndarray:
+        """As `Resemblyzer.embed`, [len(waves), D]; one clip at a time, and clips under half a second repeated up to it."""
+        clips = _trimmed(_prepared(waves, sample_rate=sample_rate, names=names), trim=self.trim)
+        whole = (np.resize(clip, max(len(clip), ENCODER_RATE // 2)) for clip in clips)
+        features = (self.network.features(torch.from_numpy(clip).to(self.device)[None]) for clip in whole)
+        return np.concatenate([self.network(one).cpu().numpy() for one in features])
 
 
 def speaker_encoder(name: str = "resemblyzer", source: str | os.PathLike | None = None, device: str | torch.device = "cpu",
                     *, trim: bool | None = None) -> SpeakerEncoder:
-    """Makes a speaker encoder.
+    """Makes a speaker encoder; the same arguments give the same one everywhere, with or without a network.
 
     Args:
         name: `resemblyzer` (its weights come with its package) or `ecapa`.
-        source: for `ecapa`: a local folder or a hub name, by default `speechbrain/spkrec-ecapa-voxceleb`.
+        source: for `ecapa`: by default the small one that ships with this project; a `.safetensors` file of recipes/judge, a
+            speechbrain folder, or a hub name such as `speechbrain/spkrec-ecapa-voxceleb`, the published one.
         device: where it computes.
         trim: cut long silences first; None for the encoder's own habit, True for Resemblyzer, False for ECAPA.
+
+    Returns:
+        An encoder whose `name` says which one it is: `resemblyzer`, `ecapa-small` (shipped; the stem of any other file), `ecapa`.
 
     Raises:
         ValueError: an unknown name, a source for Resemblyzer, or a source that cannot be used.
@@ -115,7 +147,8 @@ def speaker_encoder(name: str = "resemblyzer", source: str | os.PathLike | None 
             raise ValueError(f"resemblyzer brings its own weights: leave out source {str(source)!r}, or use ecapa")
         return Resemblyzer(trim=trim is not False, device=device)
     if name == "ecapa":
-        return Ecapa(source or "speechbrain/spkrec-ecapa-voxceleb", trim=bool(trim), device=device)
+        ours = not source or Path(source).suffix == ".safetensors"
+        return SmallEcapa(source, trim=bool(trim), device=device) if ours else Ecapa(source, trim=bool(trim), device=device)
     raise ValueError(f"no speaker encoder named {name!r}; there are resemblyzer and ecapa")
 
 
@@ -166,3 +199,12 @@ def _prepared(waves: Sequence[np.ndarray], *, sample_rate: int, names: Sequence[
             raise ValueError(f"{name}: is silent throughout, so it has no speaker; take it out")
         clips.append(resample(wave, source_rate=sample_rate, target_rate=ENCODER_RATE))
     return clips
+
+
+def _trimmed(clips: list[np.ndarray], *, trim: bool) -> list[np.ndarray]:
+    """Clips at 16 kHz without their long silences, by Resemblyzer's detector, or as they are."""
+    if not trim:
+        return clips
+    from gradtts_robust.speech.resemblyzer import preprocess
+
+    return [preprocess(clip, trim=True) for clip in clips]

@@ -37,8 +37,8 @@ def examine() -> list[Finding]:
     """Looks at interpreter, packages, hardware, voices, weights, disk and memory; a look that fails becomes a finding."""
     looks: list[tuple[str, bool, Callable[[], tuple[bool, str]]]] = [
         ("python", True, _python), ("torch and torchaudio", True, _torch), ("processor", True, _processor), ("GPU", False, _gpu),
-        ("espeak-ng", False, _espeak), ("resemblyzer", True, _resemblyzer), ("base", False, _base), ("vocoder", False, _vocoder),
-        ("disk", True, _disk), ("memory", True, _memory),
+        ("espeak-ng", False, _espeak), ("resemblyzer", True, _resemblyzer), ("ecapa", False, _ecapa), ("base", False, _base),
+        ("vocoder", False, _vocoder), ("disk", True, _disk), ("memory", True, _memory),
     ]
     found = []
     for name, needed, look in looks:
@@ -93,6 +93,13 @@ def _resemblyzer() -> tuple[bool, str]:
 
     load_network()
     return True, f"{metadata.version('resemblyzer')}, with its weights"
+
+
+def _ecapa() -> tuple[bool, str]:
+    from ..speech.ecapa_small import load_judge, shipped_judge
+
+    path = shipped_judge()
+    return True, f"{path}: {load_judge(path).config.dim} dimensions"
 
 
 def _base() -> tuple[bool, str]:

@@ -15,12 +15,13 @@ from ..config import AdaptConfig
 from ..data.corruption import corrupt, write_records
 from ..data.dataset import Features, prepare_features
 from ..data.manifest import Utterance, read_manifest, validate, write_manifest
+from ..files import verify_hash
 from ..model.conditioning import add_speaker, build_perturbation, new_row
 from ..model.gradtts import GradTTS
 from . import setup
 from .audit import audit_voices
 from .calibration import DELTA, calibrate
-from .checkpoint import Checkpoint, load_checkpoint, verify_hash
+from .checkpoint import Checkpoint, load_checkpoint
 from .gain import GainEstimate, residual_energies
 from .joint import COMBINATIONS
 from .loop import OnCheckpoint, TrainResult, build_objective, check_objective, train
