@@ -226,7 +226,7 @@ class EvaluationConfig:
         encoder_source: for `ecapa`: a .safetensors file, a folder or a hub name; by default the shipped weights, `ecapa-small` in tables.
         vocoder: `griffin-lim` or a HiFi-GAN generator checkpoint.
         steps, temperature, length_scale: of the reverse process and of the durations.
-        thresholds: similarities below which samples are counted; the defaults suit Resemblyzer's scale.
+        thresholds: similarities below which samples are counted.
     """
 
     sentences: str = "6"
