@@ -136,5 +136,5 @@ def test_speech_that_calibrates_nothing(people, change, options, message):
 
 def test_a_missing_file_is_named(people, tmp_path):
     gone = [*people, Utterance(str(tmp_path / "gone.wav"), "words", "speaker 0", id="gone")]
-    with pytest.raises(FileNotFoundError, match="gone.wav"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.wav"):
         calibrate_encoder(Hears(), gone, seconds=1.0)

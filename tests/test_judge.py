@@ -169,7 +169,7 @@ def test_prepared_sounds(recipe, sounds, tmp_path):
     for natural, again in sounds.speakers.values():
         assert len(natural) == 6 * RATE and abs(len(again) - len(natural)) < 400 and natural.dtype == again.dtype == np.int16
         assert np.abs(recipe.crop(again, 0, RATE)).max() > 0.2 and len(recipe.crop(natural, 6 * RATE - 5, RATE)) == 5
-    with pytest.raises(FileNotFoundError, match="prepare.py makes it"):
+    with pytest.raises(FileNotFoundError, match=r"prepare\.py makes it"):
         recipe.read_sounds(tmp_path / "none.npz", hold_out=2)
 
 
@@ -246,7 +246,8 @@ def test_whitening_makes_one_voices_crops_differ_alike_in_every_direction(recipe
 
 
 def test_training_tells_its_speakers_apart(recipe, sounds, tmp_path):
-    plan = recipe.Plan(steps=40, voices=5, seconds=(0.5, 0.5), speeds=(1.0,), warmup=5, margin_warmup=20, every=40, hold_out=0, again=0.0, whiten_batches=30)
+    plan = recipe.Plan(steps=40, voices=5, seconds=(0.5, 0.5), speeds=(1.0,), warmup=5, margin_warmup=20, every=40, hold_out=0,
+                       again=0.0, whiten_batches=30)
     everyone = replace(sounds, held_out=[])
     judge = recipe.train(everyone, plan, TINY, recipe.Augmentation(noise_snr=(20.0, 30.0), babble=0.0, room=0.0), tmp_path)
     rates = recipe.validate(judge, replace(sounds, held_out=list(sounds.speakers)), seconds=1.0)

@@ -98,7 +98,7 @@ def load_judge(path: str | os.PathLike, device: str | torch.device = "cpu") -> E
         raise FileNotFoundError(f"{path}: no such file; name the .safetensors that recipes/judge/ship.py wrote")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata, state = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, state = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"its format is {metadata.get('format')!r}, not {_FORMAT!r}")
         judge = EcapaSmall(EcapaSmallConfig(**json.loads(metadata["config"])))

@@ -2,6 +2,7 @@
 
     python recipes/judge/calibrate.py runs/judge/test-other.csv --encoder ecapa
     python recipes/judge/calibrate.py runs/judge/test-other.csv --encoder resemblyzer --vocoder griffin-lim
+    python recipes/judge/calibrate.py runs/judge/test-other.csv --encoder ecapa --centroids
 """
 from __future__ import annotations
 
@@ -10,10 +11,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from gradtts_robust import speaker_encoder
-from gradtts_robust.data.manifest import read_manifest
+from gradtts_robust.data.manifest import Utterance, read_manifest
+from gradtts_robust.speech.speaker import SpeakerEncoder, centroid, similarity
 from gradtts_robust.speech.vocoder import load_vocoder
-from gradtts_robust.study.encoder_calibration import EncoderCalibration, calibrate_encoder
+from gradtts_robust.study.encoder_calibration import EncoderCalibration, calibrate_encoder, equal_error
+from gradtts_robust.study.metrics import embed_files, leave_one_out
 
 
 def rounded(found: EncoderCalibration) -> dict:
@@ -22,6 +27,17 @@ def rounded(found: EncoderCalibration) -> dict:
     for name in ("error", "within", "between"):
         facts[name] = [round(facts[name][end], 4) for end in ("mean", "low", "high")]
     return {**facts, "threshold": round(found.threshold, 4)}
+
+
+def against_centroids(encoder: SpeakerEncoder, utterances: list[Utterance]) -> dict:
+    """Equal error of whole utterances against the centroid of their speaker's others, and against the other speakers' centroids."""
+    rows = embed_files(encoder, [u.path for u in utterances])
+    speakers = np.array([u.speaker for u in utterances])
+    own = np.concatenate([leave_one_out(rows[speakers == name]) for name in np.unique(speakers)])
+    away = np.concatenate([similarity(rows[speakers != name], centroid(rows[speakers == name])) for name in np.unique(speakers)])
+    found = equal_error(own, away)
+    figures = {"error": found.rate, "threshold": found.threshold, "own": own.mean(), "others": away.mean()}
+    return {"encoder": encoder.name, "utterances": len(rows), **{name: round(float(value), 4) for name, value in figures.items()}}
 
 
 def main() -> None:
@@ -33,9 +49,14 @@ def main() -> None:
     words.add_argument("--seconds", type=float, default=4.0)
     words.add_argument("--vocoder", help="compare natural clips with clips that it voiced again, such as griffin-lim")
     words.add_argument("--same-recording", action="store_true", help="count pairs out of one recording too")
+    words.add_argument("--centroids", action="store_true", help="compare whole utterances with speakers' centroids instead")
     asked = words.parse_args()
-    found = calibrate_encoder(speaker_encoder(asked.encoder, asked.source), read_manifest(asked.manifest), seconds=asked.seconds,
-                              same_recording=asked.same_recording, vocoder=load_vocoder(asked.vocoder) if asked.vocoder else None)
+    encoder, utterances = speaker_encoder(asked.encoder, asked.source), read_manifest(asked.manifest)
+    if asked.centroids:
+        print(json.dumps(against_centroids(encoder, utterances), indent=1))
+        return
+    found = calibrate_encoder(encoder, utterances, seconds=asked.seconds, same_recording=asked.same_recording,
+                              vocoder=load_vocoder(asked.vocoder) if asked.vocoder else None)
     print(json.dumps(rounded(found), indent=1))
 
 

@@ -48,7 +48,7 @@ class Plan:
         seed: of everything.
     """
 
-    steps: int = 1700
+    steps: int = 1200
     voices: int = 20
     seconds: tuple[float, float] = (1.6, 2.4)
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
