@@ -236,61 +236,9 @@ def _analyze(argv: list[str]) -> None:
 
 
 def _corpus(argv: list[str]) -> None:
-    def corpus(*, out: str, root: str = "", subset: str | None = None, speakers: list[str] | None = None, limit: int | None = None,
-               part: Literal["all", "base", "targets"] = "all", sentences: int = 40, seed: int = 0, align: bool = False):
-        """Makes a manifest.
+    from gradtts_robust import cli_corpus
 
-        Args:
-            out: manifest file to write; for `embedded` the folder that gets the waves and `manifest.csv`.
-            root: the corpus' folder, as unpacked.
-            subset: part of the corpus, e.g. `test-other`.
-            speakers: only these.
-            limit: at most so many utterances of each speaker.
-            part: for `embedded`: all voices, those that a base may hear, or the targets held back from it.
-            sentences: for `embedded`: sentences of each voice.
-            seed: for `embedded`: which sentences each voice says.
-            align: find out by pocketsphinx when each phone is spoken (English; the extra `asr`), so that training need not search.
-        """
-
-    from gradtts_robust.files import check_folder
-
-    kinds = ["embedded", "librispeech", "libritts", "vctk", "ljspeech", "filelist", "folder"]
-    asked = _parse("corpus", argv, corpus, positionals={"kind": {"choices": kinds, "help": "which corpus"}})
-    if asked["kind"] == "embedded":
-        check_folder(asked["out"])
-        print(_embedded(asked))
-        return
-    check_folder(Path(asked["out"]).parent)
-    if not asked["root"]:
-        raise ValueError(f"corpus {asked['kind']} needs --root, the corpus' folder")
-    from gradtts_robust.data.corpora import CORPORA
-    from gradtts_robust.data.manifest import write_manifest
-
-    utterances = CORPORA[asked["kind"]](Path(asked["root"]), subset=asked["subset"], speakers=asked["speakers"], limit=asked["limit"])
-    if asked["align"]:
-        utterances = _aligned(utterances)
-    write_manifest(Path(asked["out"]), utterances)
-    print(f"{asked['out']}: {len(utterances)} utterances of {len({u.speaker for u in utterances})} speakers")
-
-
-def _aligned(utterances: list) -> list:
-    from gradtts_robust.data.forced_alignment import force_align
-
-    with _Bars() as bars:
-        found = force_align(utterances, progress=lambda done, total: bars("alignment", done, total))
-    if found.failed:
-        print(f"{len(found.failed)} utterances could not be aligned, check their texts: {', '.join(found.failed[:10])}", file=sys.stderr)
-    return found.utterances
-
-
-def _embedded(asked: dict) -> Path:
-    from gradtts_robust.data.generated import VOICES, generate
-
-    voices = asked["speakers"] or [name for name, voice in VOICES.items() if {
-        "all": True, "base": not voice.target, "targets": voice.target}[asked["part"]]]
-    with _Bars() as bars:
-        return generate(Path(asked["out"]), voices=voices, sentences_per_voice=asked["sentences"], seed=asked["seed"],
-                        progress=lambda done, total: bars("voices", done, total))
+    cli_corpus.corpus(argv, parse=_parse, bars=_Bars)
 
 
 def _doctor(argv: list[str]) -> int:

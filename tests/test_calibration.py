@@ -12,7 +12,7 @@ from gradtts_robust.cli import _parse
 from gradtts_robust.config import AdaptConfig, ObjectiveConfig, PretrainConfig
 from gradtts_robust.losses import Objective, pseudo_huber
 from gradtts_robust.training.calibration import DELTA, TIMES, calibrate, residual_quantiles
-from gradtts_robust.training.loop import build_objective, check_objective
+from gradtts_robust.training.loss import build_objective, check_objective
 from gradtts_robust.training.pretrain import pretrain
 
 ROWS = {name: row for row, name in enumerate(SPEAKERS)}

@@ -6,7 +6,7 @@ import pytest
 from gradtts_robust.cli import _parse
 from gradtts_robust.config import AdaptConfig, ModelConfig, ObjectiveConfig
 from gradtts_robust.losses import Objective
-from gradtts_robust.training.loop import build_objective
+from gradtts_robust.training.loss import build_objective
 from gradtts_robust.training.record import check_same_run, write_config
 
 

@@ -14,7 +14,8 @@ from gradtts_robust.training import joint
 from gradtts_robust.training.adapt import adapt, prepare_adaptation
 from gradtts_robust.training.gain import GainEstimate, gain_weights, residual_energies
 from gradtts_robust.training.history import read_state
-from gradtts_robust.training.loop import build_objective, train
+from gradtts_robust.training.loop import train
+from gradtts_robust.training.loss import build_objective
 from gradtts_robust.training.signals import TextFit, _shuffled, measure_text_fit
 from gradtts_robust.training.weights import ExampleWeights, read_weights
 

@@ -18,7 +18,8 @@ from gradtts_robust.losses import Objective
 from gradtts_robust.training import ema, setup
 from gradtts_robust.training.checkpoint import load_checkpoint
 from gradtts_robust.training.history import newest_state, saved_checkpoints
-from gradtts_robust.training.loop import build_objective, learning_rate, step_seed, train
+from gradtts_robust.training.loop import learning_rate, step_seed, train
+from gradtts_robust.training.loss import build_objective
 
 ROWS = {name: row for row, name in enumerate(SPEAKERS)}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gradtts_robust.config import ModelConfig, ObjectiveConfig
 from gradtts_robust.losses import DELTA_SCHEDULES, LEVELS, PENALTIES, SMALL_RESIDUAL, WEIGHTINGS, Objective, grad_tts_snr, pseudo_huber
-from gradtts_robust.training.loop import build_objective
+from gradtts_robust.training.loss import build_objective
 
 DEGREE_TWO = ["l2", "pseudo_huber", "pseudo_huber_old", "huber", "barron"]
 

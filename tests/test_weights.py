@@ -18,7 +18,8 @@ from gradtts_robust.losses import Objective
 from gradtts_robust.study.experiment import run_adaptation
 from gradtts_robust.training.adapt import adapt
 from gradtts_robust.training.agreement import agreement
-from gradtts_robust.training.loop import Loss, build_objective, train
+from gradtts_robust.training.loop import train
+from gradtts_robust.training.loss import Loss, build_objective
 from gradtts_robust.training.pretrain import pretrain
 from gradtts_robust.training.speakers import embed_utterances
 from gradtts_robust.training.weights import ExampleWeights, read_weights, weights_line, write_weights

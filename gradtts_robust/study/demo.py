@@ -19,7 +19,7 @@ from ..speech.audio import mel_spectrogram
 from ..speech.espeak import speak_all
 from ..training.adapt import shipped_base, split_target
 from ..training.checkpoint import load_checkpoint
-from ..training.loop import build_objective
+from ..training.loss import build_objective
 from ..training.record import check_same_run
 from ..training.setup import check_settings
 from .evaluation import read_sentences, write_sample

@@ -15,7 +15,7 @@ from ..config_grid import StudyConfig
 from ..files import atomic_text, check_folder
 from ..training.adapt import prepare_adaptation, shipped_base
 from ..training.checkpoint import load_checkpoint, resolve
-from ..training.loop import check_objective
+from ..training.loss import check_objective
 from ..training.record import write_config
 from ..training.setup import resolve_device
 from .plan import RESULTS_VERSION, Plan, Run, file_digest, make_plan, shared_cache

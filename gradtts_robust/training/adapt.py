@@ -24,7 +24,8 @@ from .calibration import DELTA, calibrate
 from .checkpoint import Checkpoint, load_checkpoint
 from .gain import GainEstimate, residual_energies
 from .joint import COMBINATIONS
-from .loop import OnCheckpoint, TrainResult, build_objective, check_objective, train
+from .loop import OnCheckpoint, TrainResult, train
+from .loss import build_objective, check_objective
 from .record import Stages, check_same_run, count_stage, step_stage, write_config
 from .signals import measure_text_fit
 from .speakers import embed_speakers, embed_utterances

@@ -10,28 +10,26 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig, ObjectiveConfig, OptimConfig, TextConfig
+from ..config import OptimConfig, TextConfig
 from ..data.dataset import Batch, Features, batch_indices, collate
 from ..losses import Objective
 from ..model.conditioning import Perturbation
 from ..model.gradtts import GradTTS
-from . import calibration, ema, setup
-from .calibration import DeltaTable
+from . import ema, setup
 from .checkpoint import Checkpoint
 from .gain import GainEstimate
-from .gain import check_settings as check_gain
 from .history import Progress, checkpoint_folder, keep_newest, newest_state, read_state, saved_checkpoints, write_checkpoint
+from .loss import TERMS, Loss
 from .record import Record, write_environment
-from .weights import ExampleWeights, check_kind
+from .weights import ExampleWeights
 
-TERMS = ("duration", "prior", "diffusion")
 OnCheckpoint = Callable[[Path, Checkpoint], None]
 
 
@@ -74,21 +72,6 @@ class TrainResult:
     seconds: float
 
 
-def build_objective(config: ObjectiveConfig, model: ModelConfig, *, delta_table: DeltaTable | None = None) -> Objective:
-    """The objective of the settings, for the model's noise schedule; `delta_table` is what `calibrated` measured, see `calibration`."""
-    settings = asdict(config)
-    # weights per example are the data's affair and not the loss'
-    check_kind(settings.pop("example_weights"))
-    check_gain(warmup=settings.pop("gain_warmup"), every=settings.pop("gain_every"))
-    calibration.check_settings(kappa=settings.pop("kappa"), quantile=settings.pop("quantile"))
-    return Objective(**settings, delta_table=delta_table, beta_min=model.beta_min, beta_max=model.beta_max)
-
-
-def check_objective(config: ObjectiveConfig, model: ModelConfig) -> None:
-    """Refuses settings that make no objective, before anything is measured."""
-    build_objective(config, model, delta_table=((0.5, 1.0),) if config.delta_schedule == calibration.NAME else None)
-
-
 def learning_rate(optim: OptimConfig, *, step: int, iterations: int) -> float:
     """Adam's rate at `step` in [0, iterations): linear warm-up, then constant or a cosine down to a tenth."""
     if step < optim.warmup:
@@ -102,32 +85,6 @@ def learning_rate(optim: OptimConfig, *, step: int, iterations: int) -> float:
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
     """Seed of a step's noise, in [0, 2^63)."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-class Loss(nn.Module):
-    """A batch in, the three terms' means out: what is wrapped for autocast and for several processes."""
-
-    def __init__(self, model: GradTTS, objective: Objective | None, optim: OptimConfig, perturbation: Perturbation | None,
-                 trim: float = 0.0):
-        super().__init__()
-        self.model, self.objective, self.optim, self.perturbation, self.trim = model, objective, optim, perturbation, trim
-
-    def forward(self, batch: Batch, generator: torch.Generator, weights: Tensor | None = None) -> dict[str, Tensor]:
-        terms = self.model.training_terms(batch, objective=self.objective, segment_frames=self.optim.segment_frames, generator=generator,
-                                          stratified=self.optim.timesteps == "stratified", perturbation=self.perturbation)
-        terms = {name: terms[name].float() for name in TERMS}
-        if self.trim:
-            kept = _kept(sum(terms.values()).detach(), self.trim)
-            weights = kept if weights is None else kept * weights
-        return {name: (term if weights is None else term * weights).mean() for name, term in terms.items()}
-
-
-def _kept(losses: Tensor, trim: float) -> Tensor:
-    """Weights [B] with mean 1: 0 for the share `trim` with the highest losses."""
-    count = max(1, len(losses) - round(trim * len(losses)))
-    weights = torch.zeros_like(losses)
-    weights[losses.argsort(stable=True)[:count]] = len(losses) / count
-    return weights
 
 
 def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, int], *, objective: Objective, optim: OptimConfig,

@@ -23,7 +23,8 @@ from .align import align, split
 from .calibration import DELTA, calibrate
 from .calibration import NAME as CALIBRATED
 from .checkpoint import load_checkpoint
-from .loop import build_objective, check_objective, train
+from .loop import train
+from .loss import build_objective, check_objective
 from .record import Stages, check_same_run, count_stage, step_stage, write_config, write_skipped
 from .speakers import embed_speakers, load_speakers, save_speakers
 
