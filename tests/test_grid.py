@@ -126,7 +126,7 @@ def test_a_killed_study_goes_on_to_the_same_table(manifest, tmp_path, without_fi
     time.sleep(np.random.default_rng().uniform(0, 1.5))
     running.send_signal(signal.SIGKILL)
     running.wait()
-    run_study(config)
+    run_study(replace(config, jobs=1))
     run_study(whole)
     for name in ("results.csv", "results.parquet", "comparison.csv"):
         assert (Path(config.out) / name).read_bytes() == (Path(whole.out) / name).read_bytes(), name
