@@ -116,8 +116,9 @@ def prepare(config: StudyConfig, plan: Plan, *, progress: Stages | None = None) 
     for number, run in enumerate(chosen, 1):
         try:
             prepare_adaptation(run.config)
-        except (ValueError, OSError) as error:
-            raise type(error)(f"{run.name}: {error}") if isinstance(error, (ValueError, FileNotFoundError)) else error from None
+        except (ValueError, FileNotFoundError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(f"{run.name}: {error}") from None
         if progress:
             progress("data", number, len(chosen))
 
