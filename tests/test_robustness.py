@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradtts_robust.study import robustness
-from gradtts_robust.study.robustness import Grid, compare, damage_ratio, draw, holm, interval, paired_t_test, sign_flip_test
+from gradtts_robust.study.robustness import Grid, compare, courses, damage_ratio, draw, holm, interval, paired_t_test, sign_flip_test
 
 SPEAKERS, SEEDS = [f"s{i}" for i in range(6)], [0, 1, 2]
 
@@ -44,6 +44,17 @@ def test_damage_ratio_recovery_and_resilience():
     assert robust["difference"] == pytest.approx(0.07, abs=0.003) and robust["p_holm"] < 0.01 and robust["p_signs"] == pytest.approx(2 / 64)
     assert math.isnan(plain["ratio"]) and math.isnan(table.loc[("clean", "robust")]["R"])
     assert (table["runs"] == 18).all()
+
+
+def test_courses_hold_the_comparison_at_every_iteration():
+    early = made_up({key: effect / 2 for key, effect in EFFECTS.items()}).assign(iteration=5, selected=False)
+    table = pd.concat([early, made_up(EFFECTS)])
+    found = courses(table, baseline="squares", clean="clean", encoder="e").set_index(["condition", "objective", "iteration"])
+    assert len(found) == 8
+    assert found.loc[("dirty", "robust", 5), "R"] == pytest.approx(-0.01, abs=0.003)
+    final = compare(table, baseline="squares", clean="clean", encoder="e").set_index(["condition", "objective"])
+    for name in ("mean", "R", "ratio"):
+        assert found.loc[("dirty", "robust", 10), name] == pytest.approx(final.loc[("dirty", "robust"), name])
 
 
 def test_an_interval_over_speakers_is_wider_than_one_over_runs():

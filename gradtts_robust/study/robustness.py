@@ -200,6 +200,26 @@ def compare(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str) -> 
     return found.assign(p_holm=holm(found["p"]))
 
 
+def courses(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str, draws: int = 500) -> pd.DataFrame:
+    """One row per condition, objective and iteration: mean, R and ratio, each with `_low` and `_high`, and the ratio's remark.
+
+    R is against clean training by the same objective, the ratio against the baseline's damage, both after as many iterations.
+    """
+    part, rows = table[table["encoder"] == encoder], []
+    for iteration in sorted(part["iteration"].unique()):
+        grid = Grid(part, iteration=iteration)
+        drawn = draw(len(grid.speakers), len(grid.seeds), draws=draws)
+        for condition, objective in grid.values:
+            value, dirty = grid.get(condition, objective), condition != clean
+            ratio = damage_ratio(drawn, robust=value, dirty=grid.get(condition, baseline), clean=grid.get(clean, baseline)) \
+                if dirty and objective != baseline else _nothing()
+            rows.append({"condition": condition, "objective": objective, "iteration": int(iteration),
+                         **_named("mean", interval(drawn, value)),
+                         **_named("R", resilience(drawn, value, grid.get(clean, objective)) if dirty else _nothing()),
+                         **_named("ratio", ratio), "remark": ratio.remark})
+    return pd.DataFrame(rows)
+
+
 def _speaker_means(values: np.ndarray) -> np.ndarray:
     known = np.isfinite(values)
     counts = known.sum(1)

@@ -17,7 +17,7 @@ from . import figures, study_figures
 from .embedding import SoundShelf, inline_svg
 from .report import REPORT, SOUND_BYTES, render
 from .results import read_settings
-from .robustness import compare
+from .robustness import compare, courses
 from .study_ablation import ablation
 from .study_figures import View
 from .summary import calibrations, distribution_table, pollution_anchor, share_table
@@ -64,8 +64,8 @@ class Conclusion:
 
 
 def conclude(out: Path) -> tuple[Path | None, str]:
-    """Gathers a study's finished runs into `results.parquet`, `results.csv`, `comparison.csv`, `shares.csv`, `distribution.csv`,
-    `figures/` and `report.html`; gives the page, None where no run is finished, and a table for the terminal.
+    """Gathers a study's finished runs into `results.parquet`, `results.csv`, `comparison.csv`, `courses.csv` (the same at
+    every iteration), `shares.csv`, `distribution.csv`, `figures/` and `report.html`; gives the page, None where no run is finished, and a table for the terminal.
 
     Raises:
         ValueError: no study there, or a broken file.
@@ -76,7 +76,10 @@ def conclude(out: Path) -> tuple[Path | None, str]:
         return None, "no run is finished"
     found = _concluded(note, runs)
     write_table(out, found.table)
-    for name, table in (("comparison", found.comparisons), ("shares", found.shares), ("distribution", found.distributions)):
+    every = pd.concat([courses(found.table, baseline=note.baseline, clean=note.clean, encoder=name).assign(encoder=name)
+                       for name in found.encoders], ignore_index=True)
+    for name, table in (("comparison", found.comparisons), ("courses", every), ("shares", found.shares),
+                        ("distribution", found.distributions)):
         atomic_text(Path(out) / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     atomic_text(Path(out) / "calibration.json", json.dumps({name: asdict(one) for name, one in found.known.items()}, indent=1) + "\n")
     page = Path(out) / REPORT
