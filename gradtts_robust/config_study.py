@@ -1,7 +1,7 @@
 """Settings of the commands that compare and look into models; `config` has them too."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 

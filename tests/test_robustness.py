@@ -69,7 +69,8 @@ def test_an_interval_over_speakers_is_wider_than_one_over_runs():
 
 def test_a_ratio_of_noise_is_told_and_not_given():
     small = {**EFFECTS, ("dirty", "squares"): -0.005, ("dirty", "robust"): 0.0}
-    row = compare(made_up(small), baseline="squares", clean="clean", encoder="e").query("condition == 'dirty' and objective == 'robust'").iloc[0]
+    table = compare(made_up(small), baseline="squares", clean="clean", encoder="e")
+    row = table.query("condition == 'dirty' and objective == 'robust'").iloc[0]
     assert math.isnan(row["ratio"]) and "too little to divide by" in row["remark"]
     rng = np.random.default_rng(1)
     clean = rng.normal(0.8, 0.01, size=(6, 3))
@@ -97,7 +98,8 @@ def test_selected_checkpoints_are_what_counts():
     assert np.isnan(Grid(both).get("no", "such")).all()
 
 
-@pytest.mark.parametrize(("differences", "p"), [([1, 1, 1, 1, 1, 1], 2 / 64), ([1, -1], 1.0), ([], math.nan), ([0.0], 1.0), ([2, 1, -0.5], 0.5)])
+@pytest.mark.parametrize(("differences", "p"), [
+    ([1, 1, 1, 1, 1, 1], 2 / 64), ([1, -1], 1.0), ([], math.nan), ([0.0], 1.0), ([2, 1, -0.5], 0.5)])
 def test_changes_of_signs(differences, p):
     assert sign_flip_test(differences) == pytest.approx(p, nan_ok=True)
 

@@ -194,8 +194,8 @@ def _speakers(config: StudyConfig, utterances: Sequence[Utterance]) -> list[str]
     counts, needed = Counter(u.speaker for u in utterances), config.evaluation.reference_utterances + max(1, config.utterances)
     found = sorted(name for name, count in counts.items() if count >= needed)
     if not found:
-        raise ValueError(f"{config.manifest}: no speaker has the {needed} utterances that a run needs, the most are {max(counts.values())}; "
-                         "lower evaluation.reference_utterances or utterances")
+        raise ValueError(f"{config.manifest}: no speaker has the {needed} utterances that a run needs, the most are "
+                         f"{max(counts.values())}; lower evaluation.reference_utterances or utterances")
     return found
 
 

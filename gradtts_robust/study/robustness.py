@@ -171,8 +171,8 @@ def compare(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str) -> 
     """One row per condition and objective at the selected checkpoints.
 
     Columns: condition, objective, runs; mean, R, differential, ratio (damage ratio), recovery (1 - ratio), own_ratio (R over the
-    baseline's R), each with `_low` and `_high` but recovery; remark; difference to the baseline under the same condition; over speakers' means p of
-    a paired t test, p_holm corrected over all rows but the baseline's, and p_signs of an exact test without correction.
+    baseline's R), each with `_low` and `_high` but recovery; remark; difference to the baseline under the same condition; over speakers'
+    means p of a paired t test, p_holm corrected over all rows but the baseline's, and p_signs of an exact test without correction.
     """
     part = table[table["encoder"] == encoder]
     near, away = Grid(part), Grid(part, column="pollution_similarity")
