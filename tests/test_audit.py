@@ -53,7 +53,7 @@ def test_swapped_utterances_are_listed_and_left_out(dirty, tmp_path, capsys):
 
 
 def test_threshold_and_speakers(dirty, tmp_path, capsys):
-    manifest, wrong = dirty
+    manifest = dirty[0]
     assert main(["audit", str(manifest), "--threshold", "0", "--cache", str(tmp_path)]) == 0
     assert "0 of 16 utterances don't sound" in capsys.readouterr().out
     assert main(["audit", str(manifest), "--speakers", "Reed", "--cache", str(tmp_path)]) == 0

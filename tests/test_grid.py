@@ -126,7 +126,7 @@ def test_a_killed_study_goes_on_to_the_same_table(manifest, tmp_path, without_fi
     time.sleep(np.random.default_rng().uniform(0, 1.5))
     running.send_signal(signal.SIGKILL)
     running.wait()
-    run_study(config)
+    run_study(replace(config, jobs=1))
     run_study(whole)
     for name in ("results.csv", "results.parquet", "comparison.csv"):
         assert (Path(config.out) / name).read_bytes() == (Path(whole.out) / name).read_bytes(), name
@@ -166,7 +166,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing_finished(manifest, tmp_path, 
 
     config = tiny_study(manifest, tmp_path / "study", iterations=2)
     monkeypatch.setattr(judging, "write_arrays", full)
-    with pytest.raises(OSError, match="is full .* what is finished stays"):
+    with pytest.raises(OSError, match=r"is full .* what is finished stays"):
         run_study(config)
     done = [run.key for run in make_plan(config).runs if (run.out / "done.json").is_file()]
     assert 0 < len(done) < 4
@@ -192,8 +192,9 @@ def test_another_version_in_the_folder_is_refused(study, tmp_path):
 
 
 def test_mistakes_of_a_condition_are_told_before_anything_runs(manifest, tmp_path):
-    config = tiny_study(manifest, tmp_path / "study", conditions={**CONDITIONS, "many": {"kind": "foreign", "fraction": 0.9, "mode": "append"}})
-    with pytest.raises(ValueError, match="Andrea many squares seed 0: corruption.fraction 0.9 needs"):
+    many = {"kind": "foreign", "fraction": 0.9, "mode": "append"}
+    config = tiny_study(manifest, tmp_path / "study", conditions={**CONDITIONS, "many": many})
+    with pytest.raises(ValueError, match=r"Andrea many squares seed 0: corruption\.fraction 0\.9 needs"):
         run_study(config)
     config = tiny_study(manifest, tmp_path / "study", objectives={"odd": {"penalty": "l3"}})
     with pytest.raises(ValueError, match="l3"):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradtts_robust.study import robustness
-from gradtts_robust.study.robustness import Grid, compare, damage_ratio, draw, holm, interval, paired_t_test, sign_flip_test
+from gradtts_robust.study.robustness import Grid, compare, courses, damage_ratio, draw, holm, interval, paired_t_test, sign_flip_test
 
 SPEAKERS, SEEDS = [f"s{i}" for i in range(6)], [0, 1, 2]
 
@@ -46,6 +46,17 @@ def test_damage_ratio_recovery_and_resilience():
     assert (table["runs"] == 18).all()
 
 
+def test_courses_hold_the_comparison_at_every_iteration():
+    early = made_up({key: effect / 2 for key, effect in EFFECTS.items()}).assign(iteration=5, selected=False)
+    table = pd.concat([early, made_up(EFFECTS)])
+    found = courses(table, baseline="squares", clean="clean", encoder="e").set_index(["condition", "objective", "iteration"])
+    assert len(found) == 8
+    assert found.loc[("dirty", "robust", 5), "R"] == pytest.approx(-0.01, abs=0.003)
+    final = compare(table, baseline="squares", clean="clean", encoder="e").set_index(["condition", "objective"])
+    for name in ("mean", "R", "ratio"):
+        assert found.loc[("dirty", "robust", 10), name] == pytest.approx(final.loc[("dirty", "robust"), name])
+
+
 def test_an_interval_over_speakers_is_wider_than_one_over_runs():
     """Speakers differ: 18 runs of 6 speakers say less of other speakers than 18 speakers would."""
     grid = Grid(made_up({("clean", "squares"): 0.0}))
@@ -58,7 +69,8 @@ def test_an_interval_over_speakers_is_wider_than_one_over_runs():
 
 def test_a_ratio_of_noise_is_told_and_not_given():
     small = {**EFFECTS, ("dirty", "squares"): -0.005, ("dirty", "robust"): 0.0}
-    row = compare(made_up(small), baseline="squares", clean="clean", encoder="e").query("condition == 'dirty' and objective == 'robust'").iloc[0]
+    table = compare(made_up(small), baseline="squares", clean="clean", encoder="e")
+    row = table.query("condition == 'dirty' and objective == 'robust'").iloc[0]
     assert math.isnan(row["ratio"]) and "too little to divide by" in row["remark"]
     rng = np.random.default_rng(1)
     clean = rng.normal(0.8, 0.01, size=(6, 3))
@@ -86,7 +98,8 @@ def test_selected_checkpoints_are_what_counts():
     assert np.isnan(Grid(both).get("no", "such")).all()
 
 
-@pytest.mark.parametrize(("differences", "p"), [([1, 1, 1, 1, 1, 1], 2 / 64), ([1, -1], 1.0), ([], math.nan), ([0.0], 1.0), ([2, 1, -0.5], 0.5)])
+@pytest.mark.parametrize(("differences", "p"), [
+    ([1, 1, 1, 1, 1, 1], 2 / 64), ([1, -1], 1.0), ([], math.nan), ([0.0], 1.0), ([2, 1, -0.5], 0.5)])
 def test_changes_of_signs(differences, p):
     assert sign_flip_test(differences) == pytest.approx(p, nan_ok=True)
 

@@ -25,8 +25,8 @@ from gradtts_robust.study.speech_quality import (
 
 
 @pytest.mark.parametrize(("found", "text", "errors", "words"), [
-    ("the cat sat", "The cat sat.", 0, 3), ("the cat", "The cat sat.", 1, 3), ("a cat sat down", "The cat sat.", 2, 3), ("", "One two!", 2, 2),
-    ("one two", "", 2, 0), ("don't", "Don't", 0, 1), ("b a", "a b", 2, 2),
+    ("the cat sat", "The cat sat.", 0, 3), ("the cat", "The cat sat.", 1, 3), ("a cat sat down", "The cat sat.", 2, 3),
+    ("", "One two!", 2, 2), ("one two", "", 2, 0), ("don't", "Don't", 0, 1), ("b a", "a b", 2, 2),
 ])
 def test_errors_are_the_least_edits(found, text, errors, words):
     assert heard(found.split(), text) == Words(errors, words)
@@ -93,7 +93,8 @@ def test_a_missing_recogniser_is_told(monkeypatch):
 def test_a_study_measures_them(tmp_path):
     pytest.importorskip("pocketsphinx")
     manifest = tiny_corpus(tmp_path)
-    config = tiny_study(manifest, tmp_path / "study", conditions={"clean": {}}, objectives={"squares": {}}, iterations=2, fidelity=True, asr=True)
+    config = tiny_study(manifest, tmp_path / "study", conditions={"clean": {}}, objectives={"squares": {}}, iterations=2,
+                        fidelity=True, asr=True)
     result = run_study(config)
     assert result.failed == []
     facts = task.done_facts(make_plan(config).runs[0])["quality"]

@@ -25,8 +25,10 @@ def keys(config):
 
 def test_runs_are_the_product_in_order(manifest, tmp_path):
     plan = make_plan(tiny_study(manifest, tmp_path, speakers=[], seeds=[3, 4]))
-    assert [run.name for run in plan.runs][:3] == ["Andrea clean squares seed 3", "Andrea clean squares seed 4", "Andrea clean huber seed 3"]
-    assert len(plan.runs) == 16 and (plan.baseline, plan.clean) == ("squares", "clean") and len(set(keys(tiny_study(manifest, tmp_path)))) == 4
+    names = [run.name for run in plan.runs]
+    assert names[:3] == ["Andrea clean squares seed 3", "Andrea clean squares seed 4", "Andrea clean huber seed 3"]
+    assert len(names) == 16 and (plan.baseline, plan.clean) == ("squares", "clean")
+    assert len(set(keys(tiny_study(manifest, tmp_path)))) == 4
     mixed = plan.runs[-1].config
     assert (mixed.speaker, mixed.seed, mixed.corruption.seed, mixed.corruption.fraction) == ("Reed", 4, 4, 0.4)
     assert (mixed.objective.penalty, mixed.objective.delta_0) == ("pseudo_huber", 0.1)
@@ -76,7 +78,8 @@ def test_quick_is_small(manifest, tmp_path):
     ({"objectives": {}}, "no objectives, so there is nothing to run"), ({"conditions": {}}, "no conditions"), ({"seeds": []}, "no seeds"),
     ({"encoders": []}, "no encoders"), ({"seeds": [1, 1]}, "seeds has 1 2 times"), ({"manifest": ""}, "no manifest"),
     ({"speakers": ["Nobody"]}, "no speaker 'Nobody'"), ({"jobs": -1}, "jobs is -1"), ({"threads": 0}, "threads is 0"),
-    ({"gpu_share": 2.0}, "gpu_share is 2"), ({"iterations": 0}, "iterations is 0"), ({"baseline": "x"}, "baseline is 'x'; the objectives are"),
+    ({"gpu_share": 2.0}, "gpu_share is 2"), ({"iterations": 0}, "iterations is 0"),
+    ({"baseline": "x"}, "baseline is 'x'; the objectives are"),
     ({"clean": "x"}, "clean is 'x'; the conditions are"), ({"objectives": {"a": {"method": "magic"}}}, "objectives.a.method is 'magic'"),
     ({"objectives": {"a": {"penalti": "l2"}}}, "objectives.a: unknown setting 'penalti'"),
     ({"objectives": {"a": {"optim": {"rate": 1}}}}, "objectives.a.optim: unknown setting 'rate'"),

@@ -23,7 +23,8 @@ def audit_manifest(utterances: Sequence[Utterance], *, threshold: float, speaker
     known = {u.speaker for u in utterances}
     for name in speakers or []:
         if name not in known:
-            raise ValueError(f"no speaker {name!r} in the manifest; it has {', '.join(sorted(known)[:10])}{', ...' if len(known) > 10 else ''}")
+            shown = ", ".join(sorted(known)[:10]) + (", ..." if len(known) > 10 else "")
+            raise ValueError(f"no speaker {name!r} in the manifest; it has {shown}")
     chosen = [u for u in utterances if not speakers or u.speaker in speakers]
     validate(chosen)
     judged = {voice.utterance.id: voice for voice in audit_voices(chosen, cache, threshold=threshold, progress=progress).voices}

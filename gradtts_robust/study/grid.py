@@ -56,8 +56,8 @@ def plan_text(config: StudyConfig) -> str:
     state = {run.key: "done" if is_done(run) else "failed" if (run.out / ERROR).is_file() else "to do" for run in runs}
     lines = [f"{state[run.key]:<7} {run.key}  {run.name}" for run in plan.runs]
     guess = estimate(config, plan)
-    return "\n".join([*lines, f"{len(runs)} runs, {len(runs) - len(waiting)} done; about {_duration(guess.seconds)} a run ({guess.source}), "
-                              f"{_jobs(config)} at a time: {_duration(3600 * guess.hours)} to go"])
+    return "\n".join([*lines, f"{len(runs)} runs, {len(runs) - len(waiting)} done; about {_duration(guess.seconds)} a run "
+                              f"({guess.source}), {_jobs(config)} at a time: {_duration(3600 * guess.hours)} to go"])
 
 
 def estimate(config: StudyConfig, plan: Plan) -> Estimate:
@@ -116,8 +116,9 @@ def prepare(config: StudyConfig, plan: Plan, *, progress: Stages | None = None) 
     for number, run in enumerate(chosen, 1):
         try:
             prepare_adaptation(run.config)
-        except (ValueError, OSError) as error:
-            raise type(error)(f"{run.name}: {error}") if isinstance(error, (ValueError, FileNotFoundError)) else error from None
+        except (ValueError, FileNotFoundError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(f"{run.name}: {error}") from None
         if progress:
             progress("data", number, len(chosen))
 

@@ -17,7 +17,7 @@ from ..data.manifest import read_manifest
 from ..files import atomic_write
 from ..speech.audio import SAMPLE_RATE, load_audio
 from ..speech.speaker import ENCODER_RATE, SpeakerEncoder, speaker_encoder
-from ..speech.vocoder import Vocoder, load_vocoder
+from ..speech.vocoder import Vocoder
 from ..training.adapt import GIVEN, VALIDATION
 from ..training.checkpoint import Checkpoint
 from ..training.validation import validation_loss
@@ -32,7 +32,8 @@ REFERENCE, POLLUTION, SAID = "reference", "pollution", "said"
 
 @dataclass
 class Ears:
-    """What judging needs besides the run: the sentences, every speaker encoder, the vocoder, where shared embeddings are kept."""
+    """What judging needs besides the run: the sentences, every speaker encoder by its own name, the vocoder, where shared embeddings are
+    kept."""
 
     sentences: list[str]
     encoders: dict[str, SpeakerEncoder]
@@ -49,8 +50,8 @@ def load_ears(config: AdaptConfig, encoders: Sequence[str], sources: Mapping[str
     """
     first, *others = encoders
     tools = load_tools(replace(config.evaluation, encoder=first, encoder_source=sources.get(first, "")), device)
-    loaded = {first: tools.encoder, **{name: speaker_encoder(name, sources.get(name) or None, device) for name in others}}
-    return Ears(tools.sentences, loaded, load_vocoder(config.evaluation.vocoder, device=device), device, cache)
+    loaded = [tools.encoder, *(speaker_encoder(name, sources.get(name) or None, device) for name in others)]
+    return Ears(tools.sentences, {encoder.name: encoder for encoder in loaded}, tools.vocoder, device, cache)
 
 
 class Judge:

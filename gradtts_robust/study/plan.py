@@ -19,12 +19,13 @@ from ..training.setup import check_settings
 from .evaluation import read_sentences
 
 RESULTS_VERSION = "1"
-"""Changes when a run would give other numbers than before: results of another version are not mixed with these."""
+"""Changes when a run would give other numbers than before, also by another shipped encoder or vocoder: results of another version are
+not mixed with these."""
 METHODS = ("plain", "audit", "trimmed", "early_stopping")
 RUN_SETTINGS = ("method", "trim", "validation", "optim", "conditioning", "train", "iterations", "base")
 TRIM, VALIDATION_UTTERANCES = 0.3, 1
 NOT_IN_KEY = ("out", "cache", "device", "base", "manifest", "optim.keep", "optim.keep_models", "optim.threads",
-              "evaluation.sentences", "evaluation.encoder", "evaluation.encoder_source", "evaluation.thresholds")
+              "evaluation.sentences", "evaluation.encoder", "evaluation.encoder_source", "evaluation.vocoder", "evaluation.thresholds")
 """Settings that change no result, and those whose content is hashed instead of their name."""
 
 
@@ -81,7 +82,7 @@ def make_plan(config: StudyConfig) -> Plan:
     out, utterances = Path(config.out), read_manifest(config.manifest)
     sentences = read_sentences(config.evaluation.sentences)
     facts = {"version": RESULTS_VERSION, "manifest": manifest_digest(utterances), "sentences": sentences, "encoders": list(config.encoders),
-             "sources": dict(config.encoder_sources), "extra": [name for name in ("fidelity", "asr") if getattr(config, name)]}
+             "files": _files(config), "extra": [name for name in ("fidelity", "asr") if getattr(config, name)]}
     bases: dict[str, str] = {}
     runs = []
     for speaker in _speakers(config, utterances):
@@ -97,6 +98,12 @@ def make_plan(config: StudyConfig) -> Plan:
     for run in {run.speaker: run for run in runs}.values():
         split_target(run.config)
     return Plan(out, runs, _baseline(config, runs), _clean(config, runs), sentences)
+
+
+def _files(config: StudyConfig) -> dict[str, str]:
+    """What is loaded from elsewhere to judge by, as a hash where it is a file: its name says less than its content."""
+    named = {"vocoder": config.evaluation.vocoder, **config.encoder_sources}
+    return {name: file_digest(Path(value)) if Path(value).is_file() else value for name, value in named.items()}
 
 
 def run_config(config: StudyConfig, speaker: str, *, condition: Mapping, entry: Mapping, seed: int,
@@ -187,8 +194,8 @@ def _speakers(config: StudyConfig, utterances: Sequence[Utterance]) -> list[str]
     counts, needed = Counter(u.speaker for u in utterances), config.evaluation.reference_utterances + max(1, config.utterances)
     found = sorted(name for name, count in counts.items() if count >= needed)
     if not found:
-        raise ValueError(f"{config.manifest}: no speaker has the {needed} utterances that a run needs, the most are {max(counts.values())}; "
-                         "lower evaluation.reference_utterances or utterances")
+        raise ValueError(f"{config.manifest}: no speaker has the {needed} utterances that a run needs, the most are "
+                         f"{max(counts.values())}; lower evaluation.reference_utterances or utterances")
     return found
 
 

@@ -171,8 +171,8 @@ def compare(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str) -> 
     """One row per condition and objective at the selected checkpoints.
 
     Columns: condition, objective, runs; mean, R, differential, ratio (damage ratio), recovery (1 - ratio), own_ratio (R over the
-    baseline's R), each with `_low` and `_high` but recovery; remark; difference to the baseline under the same condition; over speakers' means p of
-    a paired t test, p_holm corrected over all rows but the baseline's, and p_signs of an exact test without correction.
+    baseline's R), each with `_low` and `_high` but recovery; remark; difference to the baseline under the same condition; over speakers'
+    means p of a paired t test, p_holm corrected over all rows but the baseline's, and p_signs of an exact test without correction.
     """
     part = table[table["encoder"] == encoder]
     near, away = Grid(part), Grid(part, column="pollution_similarity")
@@ -198,6 +198,26 @@ def compare(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str) -> 
         rows.append(row | {"p": paired_t_test(differences), "p_signs": sign_flip_test(differences)})
     found = pd.DataFrame(rows)
     return found.assign(p_holm=holm(found["p"]))
+
+
+def courses(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str, draws: int = 500) -> pd.DataFrame:
+    """One row per condition, objective and iteration: mean, R and ratio, each with `_low` and `_high`, and the ratio's remark.
+
+    R is against clean training by the same objective, the ratio against the baseline's damage, both after as many iterations.
+    """
+    part, rows = table[table["encoder"] == encoder], []
+    for iteration in sorted(part["iteration"].unique()):
+        grid = Grid(part, iteration=iteration)
+        drawn = draw(len(grid.speakers), len(grid.seeds), draws=draws)
+        for condition, objective in grid.values:
+            value, dirty = grid.get(condition, objective), condition != clean
+            ratio = damage_ratio(drawn, robust=value, dirty=grid.get(condition, baseline), clean=grid.get(clean, baseline)) \
+                if dirty and objective != baseline else _nothing()
+            rows.append({"condition": condition, "objective": objective, "iteration": int(iteration),
+                         **_named("mean", interval(drawn, value)),
+                         **_named("R", resilience(drawn, value, grid.get(clean, objective)) if dirty else _nothing()),
+                         **_named("ratio", ratio), "remark": ratio.remark})
+    return pd.DataFrame(rows)
 
 
 def _speaker_means(values: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from . import figures, study_figures
 from .embedding import SoundShelf, inline_svg
 from .report import REPORT, SOUND_BYTES, render
 from .results import read_settings
-from .robustness import compare
+from .robustness import compare, courses
 from .study_ablation import ablation
 from .study_figures import View
 from .summary import calibrations, distribution_table, pollution_anchor, share_table
@@ -64,8 +64,9 @@ class Conclusion:
 
 
 def conclude(out: Path) -> tuple[Path | None, str]:
-    """Gathers a study's finished runs into `results.parquet`, `results.csv`, `comparison.csv`, `shares.csv`, `distribution.csv`,
-    `figures/` and `report.html`; gives the page, None where no run is finished, and a table for the terminal.
+    """Gathers a study's finished runs into `results.parquet`, `results.csv`, `comparison.csv`, `courses.csv` (the same at
+    every iteration), `shares.csv`, `distribution.csv`, `figures/` and `report.html`; gives the page, None where no run is
+    finished, and a table for the terminal.
 
     Raises:
         ValueError: no study there, or a broken file.
@@ -76,7 +77,10 @@ def conclude(out: Path) -> tuple[Path | None, str]:
         return None, "no run is finished"
     found = _concluded(note, runs)
     write_table(out, found.table)
-    for name, table in (("comparison", found.comparisons), ("shares", found.shares), ("distribution", found.distributions)):
+    every = pd.concat([courses(found.table, baseline=note.baseline, clean=note.clean, encoder=name).assign(encoder=name)
+                       for name in found.encoders], ignore_index=True)
+    for name, table in (("comparison", found.comparisons), ("courses", every), ("shares", found.shares),
+                        ("distribution", found.distributions)):
         atomic_text(Path(out) / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     atomic_text(Path(out) / "calibration.json", json.dumps({name: asdict(one) for name, one in found.known.items()}, indent=1) + "\n")
     page = Path(out) / REPORT
@@ -110,7 +114,8 @@ def terminal_text(found: Conclusion) -> str:
         for row in part.itertuples():
             name = f"{row.condition:<{first}}  {row.objective}"
             lines.append(f"{name:<{width}}  {_span(row.mean, row.mean_low, row.mean_high):<24}"
-                         f"{_span(row.R, row.R_low, row.R_high, sign=True):<28}{_span(row.ratio, row.ratio_low, row.ratio_high, digits=2):<24}"
+                         f"{_span(row.R, row.R_low, row.R_high, sign=True):<28}"
+                         f"{_span(row.ratio, row.ratio_low, row.ratio_high, digits=2):<24}"
                          f"{'' if math.isnan(row.p_holm) else f'{row.p_holm:.3f}'}".rstrip())
     return "\n".join([*lines, *statements(found), f"{len(found.note.finished())} of {len(found.note.runs)} runs, "
                       f"{found.seconds / 3600:.1f} hours of one process"])
@@ -213,9 +218,10 @@ def _figures(found: Conclusion, encoder: str, prefix: str) -> list[dict]:
     band = "Bands: 95 % bootstrap intervals over speakers, and seeds within them."
     drawn = [
         ("damage", study_figures.damage_forest(view), "Damage ratio",
-         "What each objective leaves of the damage that dirt does to plain training. Dotted: that damage's own interval includes 0, and the "
-         "ratio says little. Intervals that leave the picture are cut."),
-        ("trajectories", study_figures.trajectories(view), "Similarity over iterations", f"Means over speakers, seeds and sentences. {band}"),
+         "What each objective leaves of the damage that dirt does to plain training. Dotted: that damage's own interval includes 0, and "
+         "the ratio says little. Intervals that leave the picture are cut."),
+        ("trajectories", study_figures.trajectories(view), "Similarity over iterations",
+         f"Means over speakers, seeds and sentences. {band}"),
         ("resilience", study_figures.resilience_courses(view), "Resilience over iterations",
          f"R, the similarity after training on dirty data minus that after clean data by the same objective: 0 is no damage. {band}"),
         ("fractions", study_figures.resilience_over_fraction(view), "Resilience over the share of dirt",
@@ -223,7 +229,8 @@ def _figures(found: Conclusion, encoder: str, prefix: str) -> list[dict]:
         ("schedules", ablation(view, "delta_schedule"), "Delta schedules",
          "R by the schedule of delta; the dashed line is the baseline's."),
         ("delta", ablation(view, "delta_0"), "Delta at full noise", "R over delta_0; the dashed line is the baseline's."),
-        ("speakers", study_figures.per_speaker(view), "Every speaker", "One line per speaker, means over seeds, under the worst conditions."),
+        ("speakers", study_figures.per_speaker(view), "Every speaker",
+         "One line per speaker, means over seeds, under the worst conditions."),
         ("below", study_figures.below_thresholds(view, found.thresholds), "Samples below thresholds",
          "Which share of the samples stays below a similarity: the lower the better."),
         ("pollution", study_figures.target_against_pollution(view), "Target against foreign speakers",

@@ -33,7 +33,8 @@ def share_table(table: pd.DataFrame, known: dict[str, Calibration], thresholds: 
         counts = threshold_counts(part["similarity"], thresholds)
         rows.append({
             "encoder": encoder, "condition": condition, "objective": objective, "samples": len(part),
-            "as_target": accepted_share(part["similarity"], threshold), "as_polluter": accepted_share(part["pollution_similarity"], threshold),
+            "as_target": accepted_share(part["similarity"], threshold),
+            "as_polluter": accepted_share(part["pollution_similarity"], threshold),
             "area_below": area_below(part["similarity"], thresholds), **{f"below {value:g}": count for value, count in counts.items()}})
     return pd.DataFrame(rows)
 

@@ -18,9 +18,9 @@ from .task import DONE, ERROR
 STUDY = "study.json"
 TABLE = "results"
 COLUMNS = ("speaker", "condition", "corruption_kind", "corruption_fraction", "corruption_pick", "objective", "method", "penalty",
-           "delta_schedule", "delta_0", "weighting", "level", "matched", "example_weights", "learning_rate", "seed", "iteration", "selected", "sentence",
-           "encoder", "similarity", "pollution_similarity", "control_pollution_similarity", "seconds", "sample", "run")
-NAMES = {"speaker": str, "condition": str, "objective": str, "method": str, "run": str, "sample": str}
+           "delta_schedule", "delta_0", "weighting", "level", "matched", "example_weights", "learning_rate", "seed", "iteration",
+           "selected", "sentence", "encoder", "similarity", "pollution_similarity", "control_pollution_similarity", "seconds", "sample",
+           "run")
 
 
 @dataclass(frozen=True)
