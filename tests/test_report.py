@@ -57,7 +57,8 @@ def test_report_of_several_runs_is_one_whole_file(study):
     assert page.tags["audio"] == 1 + 3 * (4 + 2)
     text = " ".join(page.text.split())
     for words in ("Result at iteration 100", "0.930", "The <b>first</b>.", "Second & last.", "Reed 1, noise 1", "u9", "hum at 3.0 dB",
-                  "-0.020", "objective.penalty", "versions.torch", "dirty-l2: -0.020 against clean-l2", "dirty-pseudo_huber has 200 % of the damage", "A held-out clip."):
+                  "-0.020", "objective.penalty", "versions.torch",
+                  "dirty-l2: -0.020 against clean-l2", "dirty-pseudo_huber has 200 % of the damage", "A held-out clip."):
         assert words in text, words
     assert page.text.count("pseudo_huber") > 3 and (study / "report.html").stat().st_size < 3_000_000
 

@@ -61,7 +61,7 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("run", type=Path)
     words.add_argument("--out", type=Path, default=Path("data"))
-    words.add_argument("--natural", type=Path, required=True, help="manifest of the embedded voices' recordings, to compare word errors with")
+    words.add_argument("--natural", type=Path, required=True, help="manifest of the embedded voices, to compare word errors with")
     words.add_argument("--speakers", type=int, default=24, help="of each kind, spread evenly over their names")
     words.add_argument("--sentences", type=int, default=4)
     words.add_argument("--steps", type=int, default=10)
