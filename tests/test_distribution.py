@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
 from gradtts_robust.study.distribution import coverage, frechet_distance, relative_mahalanobis, spectral_entropy
+from gradtts_robust.study.summary import thresholds_of
 from gradtts_robust.study.verification import accepted_share, area_below, calibrate, equal_error
 
 
@@ -82,6 +83,8 @@ def test_calibration_on_two_voices():
     assert found.within > 0.9 > 0.3 > found.between and found.error == 0 and found.between < found.threshold < found.within
     assert (found.clips, found.speakers) == (12, 2)
     assert math.isnan(calibrate({"a": voices["a"]}).threshold) and math.isnan(calibrate({}).within)
+    assert thresholds_of("resemblyzer", found, (0.6, 0.7)) == [0.6, 0.7] == thresholds_of("other", calibrate({}), (0.6, 0.7))
+    assert thresholds_of("other", found, (0.6, 0.7, 0.8))[::2] == [round(found.between, 2), round(found.within, 2)]
 
 
 def test_area_below_is_the_integral_of_the_counts():

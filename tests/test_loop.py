@@ -15,7 +15,7 @@ from training_data import SPEAKERS, tiny_features, tiny_model, tiny_optim, train
 
 from gradtts_robust.config import ObjectiveConfig, OptimConfig
 from gradtts_robust.losses import Objective
-from gradtts_robust.training import ema, loop, setup
+from gradtts_robust.training import ema, setup
 from gradtts_robust.training.checkpoint import load_checkpoint
 from gradtts_robust.training.history import newest_state, saved_checkpoints
 from gradtts_robust.training.loop import learning_rate, step_seed, train
@@ -210,12 +210,6 @@ def test_objective_takes_the_models_noise_schedule():
     model = tiny_model(beta_max=10.0).config
     objective = build_objective(ObjectiveConfig(penalty="pseudo_huber", weighting="debias"), model)
     assert (objective.penalty, objective.beta_max) == ("pseudo_huber", 10.0)
-
-
-def test_the_highest_losses_of_a_batch_do_not_count():
-    weights = loop._kept(torch.tensor([3.0, 1.0, 9.0, 2.0, 8.0]), 0.4)
-    torch.testing.assert_close(weights, torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0]) * 5 / 3)
-    assert loop._kept(torch.tensor([1.0, 2.0]), 0.9).tolist() == [2.0, 0.0]
 
 
 def test_trimming_trains_on_the_rest(tmp_path):

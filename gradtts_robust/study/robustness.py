@@ -85,6 +85,8 @@ def interval(draws: Draws, *values: np.ndarray, statistic: Callable[..., np.ndar
     if not shared.any():
         return Estimate(math.nan, math.nan, math.nan, "no runs to compare")
     point = statistic(*(np.array([np.nanmean(value)]) for value in values))[0]
+    if shared.sum() == 1:
+        return Estimate(float(point), math.nan, math.nan, "a single run has no interval")
     drawn = statistic(*(draws.means(value) for value in values))
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):

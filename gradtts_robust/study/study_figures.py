@@ -158,7 +158,7 @@ def damage_forest(view: View) -> Figure | None:
         rows = sum(len(group) + 1 for _, group in known.groupby("condition"))
         figure, axes = _figure(6.4, 0.24 * rows + 1.1)
         place, ticks, names = 0.0, [], []
-        limits = np.clip(known[["ratio_low", "ratio_high"]].to_numpy(dtype=float), -1.5, 2.5)
+        limits = np.clip(known[["ratio", "ratio_low", "ratio_high"]].to_numpy(dtype=float), -1.5, 2.5)
         left, right = min(-0.25, np.nanmin(limits)), max(1.25, np.nanmax(limits))
         for condition in [name for name in view.dirty if name in set(known["condition"])]:
             axes.text(left + 0.01 * (right - left), place, condition, fontweight="bold", va="center")

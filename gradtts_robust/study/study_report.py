@@ -20,7 +20,7 @@ from .results import read_settings
 from .robustness import compare, courses
 from .study_ablation import ablation
 from .study_figures import View
-from .summary import calibrations, distribution_table, pollution_anchor, share_table
+from .summary import calibrations, distribution_table, pollution_anchor, share_table, thresholds_of
 from .table import Loaded, Note, gather, load_runs, read_note, write_table
 from .verification import Calibration
 
@@ -58,9 +58,9 @@ class Conclusion:
     def settings(self) -> dict:
         return read_settings(self.note.out)
 
-    @property
-    def thresholds(self) -> list[float]:
-        return list(self.settings["evaluation"]["thresholds"])
+    def thresholds(self, encoder: str) -> list[float]:
+        """Similarities below which an encoder's samples are counted."""
+        return thresholds_of(encoder, self.known[encoder], self.settings["evaluation"]["thresholds"])
 
 
 def conclude(out: Path) -> tuple[Path | None, str]:
@@ -110,10 +110,10 @@ def terminal_text(found: Conclusion) -> str:
         width = first + 2 + max(map(len, part["objective"]))
         lines.append(f"{encoder}: similarity, R and damage ratio against {found.note.baseline or 'nothing'}, 95 % intervals over speakers "
                      "and seeds")
-        lines.append(f"{'':<{width}}  {'similarity':<24}{'R':<28}{'damage ratio':<24}p (Holm)")
+        lines.append(f"{'':<{width}}  {'similarity':<26}{'R':<28}{'damage ratio':<24}p (Holm)")
         for row in part.itertuples():
             name = f"{row.condition:<{first}}  {row.objective}"
-            lines.append(f"{name:<{width}}  {_span(row.mean, row.mean_low, row.mean_high):<24}"
+            lines.append(f"{name:<{width}}  {_span(row.mean, row.mean_low, row.mean_high):<26}"
                          f"{_span(row.R, row.R_low, row.R_high, sign=True):<28}"
                          f"{_span(row.ratio, row.ratio_low, row.ratio_high, digits=2):<24}"
                          f"{'' if math.isnan(row.p_holm) else f'{row.p_holm:.3f}'}".rstrip())
@@ -163,7 +163,7 @@ def _context(found: Conclusion, runs: Sequence[Loaded]) -> dict:
         "iterations": int(table["iteration"].max()), "baseline": note.baseline, "clean": note.clean, "statements": statements(found),
         "tables": [{"encoder": name, "rows": _shown(found.comparisons, name), "remarks": _remarks(found.comparisons, name)}
                    for name in found.encoders],
-        "details": [{"encoder": name, "rows": _details(found, name)} for name in found.encoders], "thresholds": found.thresholds,
+        "details": [{"encoder": name, "rows": _details(found, name), "thresholds": found.thresholds(name)} for name in found.encoders],
         "known": [{"encoder": name, "foreign": pollution_anchor(runs, name), **asdict(one)} for name, one in found.known.items()],
         "figures": _figures(found, found.encoders[0], "a"),
         "more": [{"encoder": name, "figures": _figures(found, name, f"b{number}")} for number, name in enumerate(others)],
@@ -196,7 +196,7 @@ def _details(found: Conclusion, encoder: str) -> list[dict]:
     rows = merged[merged["encoder"] == encoder].to_dict("records")
     for before, row in zip([None, *rows], rows):
         row["first"] = before is None or before["condition"] != row["condition"]
-        row["below"] = [int(row[f"below {value:g}"]) for value in found.thresholds]
+        row["below"] = [int(row[f"below {value:g}"]) for value in found.thresholds(encoder)]
     return rows
 
 
@@ -231,7 +231,7 @@ def _figures(found: Conclusion, encoder: str, prefix: str) -> list[dict]:
         ("delta", ablation(view, "delta_0"), "Delta at full noise", "R over delta_0; the dashed line is the baseline's."),
         ("speakers", study_figures.per_speaker(view), "Every speaker",
          "One line per speaker, means over seeds, under the worst conditions."),
-        ("below", study_figures.below_thresholds(view, found.thresholds), "Samples below thresholds",
+        ("below", study_figures.below_thresholds(view, found.thresholds(encoder)), "Samples below thresholds",
          "Which share of the samples stays below a similarity: the lower the better."),
         ("pollution", study_figures.target_against_pollution(view), "Target against foreign speakers",
          "A point per speaker and objective: further right sounds more like the foreign clips, higher up more like the target."),

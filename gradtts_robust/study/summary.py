@@ -24,12 +24,20 @@ def calibrations(runs: Sequence[Loaded], encoders: Sequence[str]) -> dict[str, C
     return found
 
 
-def share_table(table: pd.DataFrame, known: dict[str, Calibration], thresholds: Sequence[float]) -> pd.DataFrame:
+def thresholds_of(encoder: str, known: Calibration, wanted: Sequence[float]) -> list[float]:
+    """Similarities below which samples are counted: `wanted` for Resemblyzer, whose scale they are in; for another encoder as many from
+    what two speakers have in common to what one has with himself."""
+    if encoder == "resemblyzer" or not (math.isfinite(known.between) and known.within > known.between):
+        return list(wanted)
+    return [round(float(value), 2) for value in np.linspace(known.between, known.within, len(wanted))]
+
+
+def share_table(table: pd.DataFrame, known: dict[str, Calibration], wanted: Sequence[float]) -> pd.DataFrame:
     """One row per encoder, condition and objective at the selected checkpoints: samples, how many lie below each threshold and the area
     below all, and the shares accepted as the target and as a polluter at the encoder's equal-error threshold."""
     rows = []
     for (encoder, condition, objective), part in table[table["selected"]].groupby(["encoder", "condition", "objective"], sort=False):
-        threshold = known[encoder].threshold
+        threshold, thresholds = known[encoder].threshold, thresholds_of(encoder, known[encoder], wanted)
         counts = threshold_counts(part["similarity"], thresholds)
         rows.append({
             "encoder": encoder, "condition": condition, "objective": objective, "samples": len(part),
