@@ -12,6 +12,9 @@ from .config_conditions import ConditioningConfig as ConditioningConfig
 from .config_conditions import ConditionNoiseConfig as ConditionNoiseConfig
 from .config_study import DemoConfig as DemoConfig
 
+# `griffin-lim`, `vocoder-small` or a path
+DEFAULT_VOCODER = "vocoder-small"
+
 
 @dataclass
 class TextConfig:
@@ -224,7 +227,7 @@ class EvaluationConfig:
         reference_utterances: clean utterances of the target kept out of training as the reference.
         encoder: speaker encoder, `resemblyzer` or `ecapa`.
         encoder_source: local folder or hub name, for `ecapa`.
-        vocoder: `griffin-lim` or a HiFi-GAN generator checkpoint.
+        vocoder: `griffin-lim`, `vocoder-small` or the path of a vocoder's or a HiFi-GAN generator's checkpoint.
         steps, temperature, length_scale: of the reverse process and of the durations.
         thresholds: similarities below which samples are counted.
     """
@@ -233,7 +236,7 @@ class EvaluationConfig:
     reference_utterances: int = 3
     encoder: str = "resemblyzer"
     encoder_source: str = ""
-    vocoder: str = "griffin-lim"
+    vocoder: str = DEFAULT_VOCODER
     steps: int = 10
     temperature: float = 1.5
     length_scale: float = 1.0

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +39,13 @@ def atomic_text(path: str | os.PathLike, text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def verify_hash(path: str | os.PathLike, sha256: str) -> None:
+    """Checks a file against its SHA-256 in hexadecimal digits; ValueError where it differs."""
+    found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if found != sha256.strip().lower():
+        raise ValueError(f"{path}: its SHA-256 is {found[:12]}..., not {sha256[:12]}...; the file is damaged, install it again")
 
 
 def check_folder(folder: str | os.PathLike) -> None:

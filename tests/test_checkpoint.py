@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from gradtts_robust.config import ModelConfig, TextConfig
+from gradtts_robust.files import verify_hash
 from gradtts_robust.model.gradtts import GradTTS
-from gradtts_robust.training.checkpoint import Checkpoint, load_checkpoint, resolve, save_checkpoint, verify_hash
+from gradtts_robust.training.checkpoint import Checkpoint, load_checkpoint, resolve, save_checkpoint
 
 SMALL = {"speaker_dim": 8, "encoder_channels": 16, "encoder_filter": 16, "duration_filter": 16, "encoder_layers": 1, "decoder_dim": 8,
          "decoder_dims": (8, 8, 8)}

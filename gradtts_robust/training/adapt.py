@@ -15,11 +15,12 @@ from ..config import AdaptConfig
 from ..data.corruption import corrupt, write_records
 from ..data.dataset import Features, prepare_features
 from ..data.manifest import Utterance, read_manifest, validate, write_manifest
+from ..files import verify_hash
 from ..model.conditioning import add_speaker, build_perturbation, nearest_row
 from ..model.gradtts import GradTTS
 from . import setup
 from .calibration import DELTA, calibrate
-from .checkpoint import Checkpoint, load_checkpoint, verify_hash
+from .checkpoint import Checkpoint, load_checkpoint
 from .loop import OnCheckpoint, TrainResult, build_objective, check_objective, train
 from .record import Stages, check_same_run, count_stage, step_stage, write_config
 from .speakers import embed_speakers, embed_utterances

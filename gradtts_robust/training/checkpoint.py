@@ -1,7 +1,6 @@
 """Models on disk: our own checkpoints (safetensors, with all that is needed to speak in their metadata) and the original's .pt."""
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -128,13 +127,6 @@ def resolve(path: str | os.PathLike) -> Path:
     if not steps:
         raise FileNotFoundError(f"{path}: holds neither {WEIGHTS_FILE} nor checkpoints/NUMBER/{WEIGHTS_FILE}")
     return steps[-1][1]
-
-
-def verify_hash(path: str | os.PathLike, sha256: str) -> None:
-    """Checks a file against its SHA-256 in hexadecimal digits; ValueError where it differs."""
-    found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    if found != sha256.strip().lower():
-        raise ValueError(f"{path}: its SHA-256 is {found[:12]}..., not {sha256[:12]}...; the file is damaged, install it again")
 
 
 def _load_original(path: Path, overrides: Mapping[str, float]) -> Checkpoint:
