@@ -50,13 +50,26 @@ def test_more_iterations_bring_the_wave_nearer_to_its_magnitudes():
     assert errors[0] > errors[1] > errors[2]
 
 
+def test_holding_to_the_mel_gives_a_wave_with_that_mel():
+    wave = speechlike(30)
+    mel, magnitude = mel_spectrogram(wave), spectrum_of(wave).abs().mean(dim=2, keepdim=True).expand(1, 30, 513)
+    phase = torch.polar(torch.ones(1, 30, 513), 6.3 * torch.rand(1, 30, 513, generator=torch.Generator().manual_seed(0)))
+    magnitude = fit_to_mel(magnitude, mel, iterations=4)
+
+    def error(**more):
+        return (mel_spectrogram(griffin_lim(magnitude, phase, iterations=16, momentum=0.9, **more)) - mel).abs().mean()
+
+    assert error(mel=mel, keep=0.2) < 0.8 * error()
+    assert error(mel=mel, keep=1.0) < 1.05 * error()
+
+
 def test_fitting_is_lee_and_seungs_update_spelt_out():
     mel, magnitude = mel_spectrogram(speechlike(4)), torch.rand(1, 4, 513) + 0.1
     wanted = magnitude.clone()
     for frame in range(4):
         column = wanted[0, frame]
         seen = FILTERS.sum(0) > 0
-        column[seen] = (column * (FILTERS.T @ mel[0, :, frame].exp()) / (FILTERS.T @ (FILTERS @ column)))[seen]
+        column[seen] = (column * (FILTERS.T @ (mel[0, :, frame].exp() / (FILTERS @ column))) / FILTERS.sum(0))[seen]
     assert torch.allclose(fit_to_mel(magnitude, mel, iterations=1), wanted, rtol=1e-4)
 
 
@@ -94,7 +107,7 @@ def test_shapes(batch, frames):
 def test_a_batch_is_its_items():
     generator = small().eval()
     mels = torch.cat([mel_spectrogram(speechlike(12, seed)) for seed in (0, 1)])
-    voice = vocoder.SpectralVocoder(SpectralCheckpoint(generator, 4, 0.9), name="x")
+    voice = vocoder.SpectralVocoder(SpectralCheckpoint(generator, 4, 0.9, 0.2), name="x")
     assert torch.allclose(voice(mels)[1:], voice(mels[1:]), atol=1e-5)
     assert voice(mels).shape == (2, 256 * 12)
 
@@ -102,7 +115,7 @@ def test_a_batch_is_its_items():
 def test_gradients_reach_every_weight_through_the_iterations():
     generator = small()
     guess = generator(mel_spectrogram(speechlike(12)))
-    wave = griffin_lim(guess.magnitude, guess.phase, iterations=2, momentum=0.9)
+    wave = griffin_lim(guess.magnitude, guess.phase, iterations=2, momentum=0.9, mel=mel_spectrogram(speechlike(12)), keep=0.5)
     (mel_spectrogram(wave) - mel_spectrogram(speechlike(12))).abs().mean().backward()
     for name, weights in generator.named_parameters():
         assert torch.isfinite(weights.grad).all() and weights.grad.abs().sum() > 0, name
@@ -116,13 +129,13 @@ def test_sizes_that_are_none(sizes, said):
 
 def test_a_file_gives_back_what_was_saved(tmp_path):
     generator, mel = small().eval(), mel_spectrogram(speechlike())
-    save_spectral(tmp_path / "mine.safetensors", SpectralCheckpoint(generator, 5, 0.8))
+    save_spectral(tmp_path / "mine.safetensors", SpectralCheckpoint(generator, 5, 0.8, 0.3))
     voice = load_vocoder(tmp_path / "mine.safetensors")
-    assert (voice.name, voice.sample_rate, voice.iterations, voice.momentum) == ("mine", 22050, 5, 0.8)
-    assert torch.equal(voice(mel), vocoder.SpectralVocoder(SpectralCheckpoint(generator, 5, 0.8), name="")(mel))
-    save_spectral(tmp_path / "again.safetensors", SpectralCheckpoint(generator, 5, 0.8))
+    assert (voice.name, voice.sample_rate, voice.iterations, voice.momentum, voice.keep) == ("mine", 22050, 5, 0.8, 0.3)
+    assert torch.equal(voice(mel), vocoder.SpectralVocoder(SpectralCheckpoint(generator, 5, 0.8, 0.3), name="")(mel))
+    save_spectral(tmp_path / "again.safetensors", SpectralCheckpoint(generator, 5, 0.8, 0.3))
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "mine.safetensors").read_bytes()
-    save_spectral(tmp_path / "half.safetensors", SpectralCheckpoint(generator, 5, 0.8), dtype=torch.float16)
+    save_spectral(tmp_path / "half.safetensors", SpectralCheckpoint(generator, 5, 0.8, 0.3), dtype=torch.float16)
     assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "mine.safetensors").stat().st_size
     assert {weights.dtype for weights in load_spectral(tmp_path / "half.safetensors").generator.parameters()} == {torch.float32}
 
@@ -146,7 +159,7 @@ def _other_settings(path, **changed):
 ])
 def test_files_that_are_no_vocoder(tmp_path, spoil, said):
     path = tmp_path / "voice.safetensors"
-    save_spectral(path, SpectralCheckpoint(small(), 5, 0.8))
+    save_spectral(path, SpectralCheckpoint(small(), 5, 0.8, 0.3))
     spoil(path)
     with pytest.raises(ValueError, match=rf"voice\.safetensors.*{said}"):
         load_vocoder(path)

@@ -109,12 +109,13 @@ class SpectralCheckpoint:
 
     Args:
         generator: the network.
-        iterations, momentum: of Griffin-Lim after it, as chosen on held-out speech.
+        iterations, momentum, keep: of `speech.phase.griffin_lim` after it, as chosen on held-out speech.
     """
 
     generator: SpectralGenerator
     iterations: int
     momentum: float
+    keep: float
 
 
 def save_spectral(path: str | os.PathLike, checkpoint: SpectralCheckpoint, *, dtype: torch.dtype = torch.float32) -> None:
@@ -126,7 +127,7 @@ def save_spectral(path: str | os.PathLike, checkpoint: SpectralCheckpoint, *, dt
     """
     tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in checkpoint.generator.state_dict().items()}
     metadata = {"format": FORMAT, "mel": MEL, "sizes": checkpoint.generator.sizes, "iterations": checkpoint.iterations,
-                "momentum": checkpoint.momentum}
+                "momentum": checkpoint.momentum, "keep": checkpoint.keep}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={METADATA: json.dumps(metadata)})
 
@@ -154,7 +155,7 @@ def load_spectral(path: str | os.PathLike) -> SpectralCheckpoint:
     except RuntimeError as error:
         detail = " ".join(line.strip() for line in str(error).splitlines()[1:2])
         raise ValueError(f"{path}: its weights do not fit its settings: {detail[:160]}") from None
-    return SpectralCheckpoint(generator, settings["iterations"], settings["momentum"])
+    return SpectralCheckpoint(generator, settings["iterations"], settings["momentum"], settings["keep"])
 
 
 def _between_bands() -> tuple[Tensor, Tensor]:

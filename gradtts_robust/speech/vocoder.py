@@ -17,7 +17,7 @@ from gradtts_robust.config import DEFAULT_VOCODER
 from gradtts_robust.files import verify_hash
 from gradtts_robust.speech.audio import FMAX, FMIN, HOP, N_FFT, N_MELS, SAMPLE_RATE, mel_filters
 from gradtts_robust.speech.hifigan import HifiGanGenerator, fuse_weight_norm
-from gradtts_robust.speech.phase import fit_to_mel, griffin_lim
+from gradtts_robust.speech.phase import griffin_lim
 from gradtts_robust.speech.spectral import SpectralCheckpoint, load_spectral
 
 GRIFFIN_LIM = "griffin-lim"
@@ -48,7 +48,8 @@ def _inverse_filters(device: torch.device) -> Tensor:
 def linear_magnitude(mel: Tensor, *, iterations: int = 32) -> Tensor:
     """Non-negative magnitudes whose mel is `mel`: least squares by multiplicative updates from the pseudo-inverse.
 
-    The pseudo-inverse alone has negative bins, and cutting those off leaves a mel that is not the one asked for.
+    The updates are Lee and Seung's (2001), w <- w (A' m) / (A' A w): the pseudo-inverse alone has negative bins, and
+    cutting those off leaves a mel that is not the one asked for.
 
     Args:
         mel: natural-log mel [B, 80, F].
@@ -57,8 +58,13 @@ def linear_magnitude(mel: Tensor, *, iterations: int = 32) -> Tensor:
     Returns:
         [B, 513, F]; above 8 kHz, where no filter looks, close to 0.
     """
-    magnitude = (_inverse_filters(mel.device) @ mel.exp()).clamp(min=1e-6)
-    return fit_to_mel(magnitude.transpose(1, 2), mel, iterations=iterations).transpose(1, 2)
+    filters = mel_filters(n_fft=N_FFT, n_mels=N_MELS, sample_rate=SAMPLE_RATE, fmin=FMIN, fmax=FMAX, device=mel.device)
+    wanted = mel.exp()
+    magnitude = (_inverse_filters(mel.device) @ wanted).clamp(min=1e-6)
+    numerator = filters.T @ wanted
+    for _ in range(iterations):
+        magnitude = magnitude * numerator / (filters.T @ (filters @ magnitude)).clamp(min=1e-10)
+    return magnitude
 
 
 class GriffinLim:
@@ -97,13 +103,14 @@ class SpectralVocoder:
         self.name = name
         self.device = torch.device(device)
         self.generator = checkpoint.generator.eval().requires_grad_(False).to(self.device)
-        self.iterations, self.momentum = checkpoint.iterations, checkpoint.momentum
+        self.iterations, self.momentum, self.keep = checkpoint.iterations, checkpoint.momentum, checkpoint.keep
 
     @torch.no_grad()
     def __call__(self, mel: Tensor) -> Tensor:
         """Turns natural-log mels [B, 80, F] into waves [B, 256 F] float32; `ValueError` for another shape."""
-        guess = self.generator(_checked(mel).to(self.device))
-        return griffin_lim(guess.magnitude, guess.phase, iterations=self.iterations, momentum=self.momentum)
+        mel = _checked(mel).to(self.device)
+        guess = self.generator(mel)
+        return griffin_lim(guess.magnitude, guess.phase, iterations=self.iterations, momentum=self.momentum, mel=mel, keep=self.keep)
 
 
 class HifiGan:

@@ -118,13 +118,13 @@ def _seconds(work: Callable) -> float:
     return time.perf_counter() - began
 
 
-def ship(run: Path, out: Path, *, iterations: int, momentum: float) -> Path:
+def ship(run: Path, out: Path, *, iterations: int, momentum: float, keep: float) -> Path:
     """Writes the run's averaged weights in half precision."""
     state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
     generator = SpectralGenerator(**state["sizes"])
     generator.load_state_dict(state["average"])
     path = out / f"{SHIPPED_VOCODER}.safetensors"
-    save_spectral(path, SpectralCheckpoint(generator, iterations, momentum), dtype=torch.float16)
+    save_spectral(path, SpectralCheckpoint(generator, iterations, momentum, keep), dtype=torch.float16)
     return path
 
 
@@ -137,12 +137,13 @@ def main() -> None:
     words.add_argument("--test", type=Path, nargs="*", default=[], help="manifests of speakers that took part in no choice")
     words.add_argument("--iterations", type=int, default=32)
     words.add_argument("--momentum", type=float, default=0.99)
+    words.add_argument("--keep", type=float, default=0.2)
     words.add_argument("--speakers", type=int, default=12, help="of each kind that the base speaks as")
     words.add_argument("--threads", type=int, default=2)
     words.add_argument("--out", type=Path, default=Path("data"))
     asked = words.parse_args()
     torch.set_num_threads(asked.threads)
-    path = ship(asked.run, asked.out, iterations=asked.iterations, momentum=asked.momentum)
+    path = ship(asked.run, asked.out, iterations=asked.iterations, momentum=asked.momentum, keep=asked.keep)
     vocoders = [load_vocoder(path), load_vocoder(GRIFFIN_LIM)]
     names = [vocoder.name for vocoder in vocoders]
     scores = {"validation": summary(judge(vocoders, split(read_manifests(asked.manifest), asked.held_out).held_out), names)}
