@@ -121,7 +121,9 @@ def test_gradients_reach_every_weight_through_the_iterations():
         assert torch.isfinite(weights.grad).all() and weights.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize(("sizes", "said"), [({"width": 0}, "width is 0"), ({"blocks": -1}, "blocks is -1"), ({"inner": 2.5}, "inner is 2.5")])
+@pytest.mark.parametrize(("sizes", "said"), [
+    ({"width": 0}, "width is 0"), ({"blocks": -1}, "blocks is -1"), ({"inner": 2.5}, "inner is 2.5"),
+])
 def test_sizes_that_are_none(sizes, said):
     with pytest.raises(ValueError, match=said):
         SpectralGenerator(**sizes)

@@ -59,7 +59,8 @@ class SpectralGenerator(nn.Module):
     """Mel -> magnitudes and phases of the 513 bins of every frame.
 
     Magnitudes start from the mel itself, read between the centres of its bands; the network says what to add in the
-    logarithm, and `fit_to_mel` brings the sum to the mel asked for. Phases are directions in the plane, told from the middle of the frame, where neighbouring bins agree.
+    logarithm, and `fit_to_mel` brings the sum to the mel asked for. Phases are directions in the plane, told from the
+    middle of the frame, where neighbouring bins agree.
 
     Args:
         width: channels of the trunk, > 0.
@@ -91,14 +92,14 @@ class SpectralGenerator(nn.Module):
         # turns a phase told from the frame's middle into one told from its start
         self.register_buffer("turn", 1.0 - 2.0 * (torch.arange(BINS) % 2), persistent=False)
 
-    def forward(self, mel: Tensor) -> Spectrum:
-        """Guesses from natural-log mels [B, 80, F] float32, any F > 0."""
+    def forward(self, mel: Tensor, *, fits: int = FITS) -> Spectrum:
+        """Guesses from natural-log mels [B, 80, F] float32, any F > 0; `fits` updates bring the magnitudes to the mel."""
         hidden = self.first_norm(self.enter(mel).transpose(1, 2))
         for block in self.blocks:
             hidden = block(hidden)
         change, real, imaginary = self.leave(self.last_norm(hidden)).split(BINS, dim=2)
         magnitude = (self.between(mel.transpose(1, 2)) + change).clamp(max=LARGEST_LOG).exp()
-        magnitude = fit_to_mel(magnitude, mel, iterations=FITS)
+        magnitude = fit_to_mel(magnitude, mel, iterations=fits)
         length = torch.sqrt(real.square() + imaginary.square() + 1e-8)
         return Spectrum(magnitude, torch.complex(self.turn * real / length, self.turn * imaginary / length))
 

@@ -54,7 +54,7 @@ def main() -> None:
     checkpoint = load_checkpoint(asked.run)
     path = save_checkpoint(asked.out / f"{SHIPPED_BASE}.safetensors", checkpoint, dtype=torch.bfloat16)
     shipped = load_checkpoint(path)
-    tts, embeddings = TTS(shipped), torch.nn.functional.normalize(shipped.embeddings, dim=1).numpy()
+    tts, embeddings = TTS(shipped, vocoder="griffin-lim"), torch.nn.functional.normalize(shipped.embeddings, dim=1).numpy()
     texts = sentences("test")[: asked.sentences]
     scores = {"steps": asked.steps, "sentences": len(texts), "trained_steps": checkpoint.step}
     for kind in ("embedded", "real"):

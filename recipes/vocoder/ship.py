@@ -1,6 +1,6 @@
 """Scores the vocoder beside Griffin-Lim on speakers it never heard, and ships it: weights, their hash and the scores into data/.
 
-    python recipes/vocoder/ship.py runs/vocoder/2-waves --manifest train-clean-100.csv --test test-other.csv targets/manifest.csv
+    python recipes/vocoder/ship.py runs/vocoder/3-waves --manifest train-clean-100.csv --test test-other.csv targets/manifest.csv
 """
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from gradtts_robust.data.generated import VOICES, sentences
 from gradtts_robust.data.manifest import Utterance, read_manifests
 from gradtts_robust.files import atomic_text
 from gradtts_robust.speech.audio import HOP, SAMPLE_RATE, load_audio, mel_spectrogram
+from gradtts_robust.speech.phase import griffin_lim
 from gradtts_robust.speech.spectral import SpectralCheckpoint, SpectralGenerator, save_spectral
-from gradtts_robust.speech.vocoder import GRIFFIN_LIM, SHIPPED_VOCODER, Vocoder, load_vocoder
+from gradtts_robust.speech.vocoder import GRIFFIN_LIM, SHIPPED_VOCODER, Vocoder, linear_magnitude, load_vocoder
 from gradtts_robust.study.metrics import bootstrap_interval
 from gradtts_robust.training.adapt import shipped_base
 from gradtts_robust.training.voice import load
@@ -32,6 +33,21 @@ from gradtts_robust.training.voice import load
 LONGEST_SECONDS = 12
 MEASURES = ("similarity", "mel", "stft", "gross_pitch_errors", "periodicity_lost")
 Row = dict[str, float | str]
+
+
+class HeldGriffinLim:
+    """The vocoder without its network: Griffin-Lim's magnitudes and random phases, then the same iterations held to the mel."""
+
+    name = "griffin-lim held to the mel"
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, *, iterations: int, momentum: float, keep: float):
+        self.fitting = {"iterations": iterations, "momentum": momentum, "keep": keep}
+
+    def __call__(self, mel: Tensor) -> Tensor:
+        magnitude = linear_magnitude(mel).transpose(1, 2)
+        turns = 2 * torch.pi * torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(0))
+        return griffin_lim(magnitude, torch.polar(torch.ones_like(turns), turns), mel=mel, **self.fitting)
 
 
 def judge(vocoders: Sequence[Vocoder], utterances: Sequence[Utterance]) -> list[Row]:
@@ -144,12 +160,13 @@ def main() -> None:
     asked = words.parse_args()
     torch.set_num_threads(asked.threads)
     path = ship(asked.run, asked.out, iterations=asked.iterations, momentum=asked.momentum, keep=asked.keep)
+    held = HeldGriffinLim(iterations=asked.iterations, momentum=asked.momentum, keep=asked.keep)
     vocoders = [load_vocoder(path), load_vocoder(GRIFFIN_LIM)]
-    names = [vocoder.name for vocoder in vocoders]
-    scores = {"validation": summary(judge(vocoders, split(read_manifests(asked.manifest), asked.held_out).held_out), names)}
+    names = [*(vocoder.name for vocoder in vocoders), held.name]
+    scores = {"validation": summary(judge([*vocoders, held], split(read_manifests(asked.manifest), asked.held_out).held_out), names)}
     for manifest in asked.test:
         label = manifest.stem if manifest.stem != "manifest" else manifest.parent.name
-        scores[label] = summary(judge(vocoders, read_manifests([manifest])), names)
+        scores[label] = summary(judge([*vocoders, held], read_manifests([manifest])), names)
     scores["spoken"] = spoken(vocoders, speakers=asked.speakers, texts=sentences("test")[:2])
     facts = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size,
              "parameters": sum(weights.numel() for weights in vocoders[0].generator.parameters()),

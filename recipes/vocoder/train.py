@@ -1,7 +1,7 @@
 """Trains the small vocoder; a run that is killed goes on when the same command is given again.
 
     python recipes/vocoder/train.py MANIFEST... --out runs/vocoder/1-magnitudes --learn magnitude --steps 3000
-    python recipes/vocoder/train.py MANIFEST... --out runs/vocoder/2-waves --init runs/vocoder/1-magnitudes --steps 8000
+    python recipes/vocoder/train.py MANIFEST... --out runs/vocoder/2-waves --init runs/vocoder/1-magnitudes
 """
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CHECK_ITERATIONS = 16
 
 def objective(generator: SpectralGenerator, piece: Piece, *, learn: str, **fitting: float) -> dict[str, Tensor]:
     """Mean losses of a batch: of the magnitudes and, if waves are learnt, of the wave after Griffin-Lim's iterations."""
-    guess = generator(piece.mel)
+    guess = generator(piece.mel) if learn == "wave" else generator(piece.mel, fits=0)
     made, wanted = (part.clamp(min=FLOOR)[:, 2:-2] for part in (guess.magnitude, true_magnitude(piece.wave)))
     terms = {"magnitude": ((made.log() - wanted.log()).abs().mean(dim=(1, 2)) + convergence(made, wanted)).mean()}
     if learn == "wave":
