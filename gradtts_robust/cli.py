@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from gradtts_robust import __version__
-from gradtts_robust.config import AdaptConfig, PretrainConfig
+from gradtts_robust.config import DEFAULT_VOCODER, AdaptConfig, PretrainConfig
 
 COMMANDS = {
     "demo": "few-shot adaptation on the embedded corpus: clean, dirty, dirty with the robust loss; writes a report",
@@ -136,7 +136,7 @@ def _experiment(run: Callable, config) -> None:
 def _speak(argv: list[str]) -> None:
     def speak(
         *, model: str, text: str, out: str, speaker: str | None = None, steps: int = 10, temperature: float = 1.5,
-        length_scale: float = 0.91, solver: str = "ode", vocoder: str = "griffin-lim",
+        length_scale: float = 0.91, solver: str = "ode", vocoder: str = DEFAULT_VOCODER,
         device: Literal["auto", "cpu", "cuda"] = "auto", seed: int = 0,
     ):
         """Speaks a text.
@@ -150,7 +150,7 @@ def _speak(argv: list[str]) -> None:
             temperature: divides the start noise; above 1 is calmer.
             length_scale: multiplies the durations; below 1 is faster.
             solver: of the reverse process.
-            vocoder: `griffin-lim` or a HiFi-GAN generator checkpoint.
+            vocoder: `griffin-lim`, `vocoder-small` or the path of a vocoder's or a HiFi-GAN generator's checkpoint.
             device: where to compute.
             seed: of the start noise.
         """

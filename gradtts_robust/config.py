@@ -14,6 +14,9 @@ from .config_corruption import CorruptionConfig as CorruptionConfig
 from .config_study import DemoConfig as DemoConfig
 from .config_study import FilteringConfig as FilteringConfig
 
+# `griffin-lim`, `vocoder-small` or a path
+DEFAULT_VOCODER = "vocoder-small"
+
 
 @dataclass
 class TextConfig:
@@ -218,7 +221,7 @@ class EvaluationConfig:
         reference_utterances: clean utterances of the target kept out of training as the reference.
         encoder: speaker encoder, `resemblyzer` or `ecapa`.
         encoder_source: for `ecapa`: a .safetensors file, a folder or a hub name; by default the shipped weights, `ecapa-small` in tables.
-        vocoder: `griffin-lim` or a HiFi-GAN generator checkpoint.
+        vocoder: `griffin-lim`, `vocoder-small` or the path of a vocoder's or a HiFi-GAN generator's checkpoint.
         steps, solver, temperature, length_scale: of the reverse process and of the durations.
         thresholds: similarities below which samples are counted.
     """
@@ -227,7 +230,7 @@ class EvaluationConfig:
     reference_utterances: int = 3
     encoder: str = "resemblyzer"
     encoder_source: str = ""
-    vocoder: str = "griffin-lim"
+    vocoder: str = DEFAULT_VOCODER
     steps: int = 10
     solver: Literal["ode", "sde", "dpmpp_2m"] = "ode"
     temperature: float = 1.5

@@ -1,4 +1,4 @@
-"""From mel to sound: Griffin-Lim, which needs no weights, and HiFi-GAN from the original's generator checkpoints."""
+"""From mel to sound: Griffin-Lim, which needs no weights, the small vocoder that ships, and the original's HiFi-GAN checkpoints."""
 from __future__ import annotations
 
 import json
@@ -6,16 +6,22 @@ import os
 import pickle
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from gradtts_robust.config import DEFAULT_VOCODER
+from gradtts_robust.files import verify_hash
 from gradtts_robust.speech.audio import FMAX, FMIN, HOP, N_FFT, N_MELS, SAMPLE_RATE, mel_filters
 from gradtts_robust.speech.hifigan import HifiGanGenerator, fuse_weight_norm
+from gradtts_robust.speech.phase import griffin_lim
+from gradtts_robust.speech.spectral import SpectralCheckpoint, load_spectral
 
 GRIFFIN_LIM = "griffin-lim"
+SHIPPED_VOCODER = "vocoder-small"
 
 
 class Vocoder(Protocol):
@@ -82,30 +88,29 @@ class GriffinLim:
     def __call__(self, mel: Tensor) -> Tensor:
         """Turns natural-log mels [B, 80, F] into waves [B, 256 F] float32; `ValueError` for another shape."""
         magnitude = linear_magnitude(_checked(mel).to(self.device)).transpose(1, 2).contiguous()
-        window = torch.hann_window(N_FFT, device=self.device)
-        coverage = _overlap_add(window.square().expand(1, magnitude.shape[1], -1)).clamp(min=1e-8)
         generator = torch.Generator().manual_seed(self.seed)
         turns = torch.rand(magnitude.shape[1:], generator=generator).to(self.device)
         phase = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
-        previous = torch.zeros((), dtype=phase.dtype, device=self.device)
-        for _ in range(self.iterations):
-            wave = _overlap_add(torch.fft.irfft(magnitude * phase, n=N_FFT) * window) / coverage
-            rebuilt = torch.fft.rfft(wave.unfold(1, N_FFT, HOP) * window)
-            phase = torch.sgn(rebuilt + self.momentum * (rebuilt - previous))
-            previous = rebuilt
-        wave = _overlap_add(torch.fft.irfft(magnitude * phase, n=N_FFT) * window) / coverage
-        margin = (N_FFT - HOP) // 2
-        return wave[:, margin: wave.shape[1] - margin].contiguous()
+        return griffin_lim(magnitude, phase, iterations=self.iterations, momentum=self.momentum)
 
 
-def _overlap_add(frames: Tensor) -> Tensor:
-    """Sums windowed frames [B, F, 1024], a hop of 256 apart, to [B, 256 F + 768]; three times as fast as torch.istft."""
-    batch, count, length = frames.shape
-    overlap = length // HOP
-    total = frames.new_zeros(batch, count + overlap - 1, HOP)
-    for part, piece in enumerate(frames.split(HOP, dim=2)):
-        total[:, part: part + count] += piece
-    return total.flatten(1)
+class SpectralVocoder:
+    """Magnitudes and first phases by a small network, then Griffin-Lim's iterations; the same mel always gives the same wave."""
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, checkpoint: SpectralCheckpoint, *, name: str, device: str | torch.device = "cpu"):
+        self.name = name
+        self.device = torch.device(device)
+        self.generator = checkpoint.generator.eval().requires_grad_(False).to(self.device)
+        self.iterations, self.momentum, self.keep = checkpoint.iterations, checkpoint.momentum, checkpoint.keep
+
+    @torch.no_grad()
+    def __call__(self, mel: Tensor) -> Tensor:
+        """Turns natural-log mels [B, 80, F] into waves [B, 256 F] float32; `ValueError` for another shape."""
+        mel = _checked(mel).to(self.device)
+        guess = self.generator(mel)
+        return griffin_lim(guess.magnitude, guess.phase, iterations=self.iterations, momentum=self.momentum, mel=mel, keep=self.keep)
 
 
 class HifiGan:
@@ -125,13 +130,14 @@ class HifiGan:
         return self.generator(mel)[:, 0, : HOP * mel.shape[2]]
 
 
-def load_vocoder(name: str | os.PathLike = GRIFFIN_LIM, config: str | os.PathLike | Mapping | None = None,
+def load_vocoder(name: str | os.PathLike = DEFAULT_VOCODER, config: str | os.PathLike | Mapping | None = None,
                  device: str | torch.device = "cpu") -> Vocoder:
     """Makes a vocoder.
 
     Args:
-        name: `griffin-lim`, or a HiFi-GAN generator checkpoint as the original saves it (`generator.pt`, `g_02500000`):
-            `{"generator": state_dict}` or the bare state dict, weight norm in place or removed.
+        name: `griffin-lim`; `vocoder-small`, which ships; a `.safetensors` file made as that one; or a HiFi-GAN generator
+            checkpoint as the original saves it (`generator.pt`, `g_02500000`): `{"generator": state_dict}` or the bare
+            state dict, weight norm in place or removed.
         config: for HiFi-GAN, its JSON file or that file's values; left out, it is looked for beside the checkpoint:
             `<name>.json`, `<name>-config.json`, `config.json`.
         device: where it computes.
@@ -144,14 +150,36 @@ def load_vocoder(name: str | os.PathLike = GRIFFIN_LIM, config: str | os.PathLik
         ValueError: a file that is truncated or something else, weights that do not fit the configuration, or a
             configuration for other mels than ours.
     """
-    if str(name) == GRIFFIN_LIM:
+    path = shipped_vocoder() if str(name) == SHIPPED_VOCODER else Path(name)
+    if str(name) == GRIFFIN_LIM or path.suffix == ".safetensors":
         if config is not None:
-            raise ValueError(f"{GRIFFIN_LIM} takes no configuration; name a HiFi-GAN checkpoint with it, or leave it out")
+            raise ValueError(f"{name} takes no configuration; name a HiFi-GAN checkpoint with it, or leave it out")
+    if str(name) == GRIFFIN_LIM:
         return GriffinLim(device=device)
-    path = Path(name)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such vocoder; use '{GRIFFIN_LIM}' or the path of a HiFi-GAN generator checkpoint")
+        raise FileNotFoundError(f"{path}: no such vocoder; use '{GRIFFIN_LIM}', '{SHIPPED_VOCODER}' or the path of a "
+                                ".safetensors vocoder or a HiFi-GAN generator checkpoint")
+    if path.suffix == ".safetensors":
+        return SpectralVocoder(load_spectral(path), name=path.stem, device=device)
+    return _load_hifigan(path, config, device)
+
+
+def shipped_vocoder() -> Path:
+    """Where the vocoder that ships lies; its hash is checked against the card beside it.
+
+    Raises:
+        FileNotFoundError: this copy of the project came without it.
+        ValueError: the file is damaged.
+    """
+    folder = resources.files("gradtts_robust.shipped")
+    path, card = Path(str(folder / f"{SHIPPED_VOCODER}.safetensors")), Path(str(folder / f"{SHIPPED_VOCODER}.json"))
+    if not path.is_file() or not card.is_file():
+        raise FileNotFoundError(f"this copy of gradtts-robust has no {SHIPPED_VOCODER}; use the vocoder '{GRIFFIN_LIM}'")
+    verify_hash(path, json.loads(card.read_text(encoding="utf-8"))["sha256"])
+    return path
+
+
+def _load_hifigan(path: Path, config: str | os.PathLike | Mapping | None, device: str | torch.device) -> HifiGan:
     weights = _read_generator(path)
     values, origin = _read_config(path, config)
     _check_mels(values, origin)

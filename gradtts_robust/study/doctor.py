@@ -13,7 +13,6 @@ from pathlib import Path
 GIB = 2**30
 LEAST_DISK = 2 * GIB
 LEAST_MEMORY = 4 * GIB
-SHIPPED_VOCODER = "vocoder"
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,11 @@ def _base() -> tuple[bool, str]:
 
 
 def _vocoder() -> tuple[bool, str]:
-    from importlib import resources
+    from ..speech.vocoder import load_vocoder, shipped_vocoder
 
-    found = [entry for entry in resources.files("gradtts_robust.shipped").iterdir() if entry.name.startswith(SHIPPED_VOCODER)]
-    return bool(found), found[0].name if found else "none shipped: Griffin-Lim is used, which needs no weights"
+    path = shipped_vocoder()
+    vocoder = load_vocoder(path)
+    return True, f"{path}: {sum(weights.numel() for weights in vocoder.generator.parameters()) / 1e6:.1f} million parameters"
 
 
 def _disk() -> tuple[bool, str]:

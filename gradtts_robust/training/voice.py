@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ..config import DEFAULT_VOCODER
 from ..speech.audio import HOP, SAMPLE_RATE
 from ..speech.text import encode
 from ..speech.vocoder import load_vocoder
@@ -42,7 +43,8 @@ class TTS:
     Args:
         checkpoint: what was loaded.
         device: `cpu` or `cuda`.
-        vocoder: `griffin-lim`, a HiFi-GAN generator's path, or a callable mel [B, 80, F] -> wave [B, 256 F]; loaded when first needed.
+        vocoder: `griffin-lim`, `vocoder-small`, a checkpoint's path, or a callable mel [B, 80, F] -> wave [B, 256 F]; loaded when first
+            needed.
 
     Attributes:
         model: the `GradTTS`, in `eval()`.
@@ -51,7 +53,7 @@ class TTS:
         default_speaker: who speaks where nobody is named; None where that must be said.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", vocoder: str | os.PathLike | Callable = "griffin-lim"):
+    def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", vocoder: str | os.PathLike | Callable = DEFAULT_VOCODER):
         self.model = checkpoint.model.to(device).eval()
         self.speakers, self.text, self.step = list(checkpoint.speakers), checkpoint.text, checkpoint.step
         self.default_speaker, self.device = checkpoint.default_speaker, device
@@ -131,7 +133,7 @@ class TTS:
         raise ValueError(f"{said}: {known}")
 
 
-def load(path: str | os.PathLike, *, device: str = "auto", vocoder: str | os.PathLike | Callable = "griffin-lim", **overrides) -> TTS:
+def load(path: str | os.PathLike, *, device: str = "auto", vocoder: str | os.PathLike | Callable = DEFAULT_VOCODER, **overrides) -> TTS:
     """Loads a voice: our checkpoint file, its folder, a run folder (its newest checkpoint), or the original Grad-TTS' .pt.
 
     Args:
