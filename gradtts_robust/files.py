@@ -41,13 +41,6 @@ def atomic_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def verify_hash(path: str | os.PathLike, sha256: str) -> None:
-    """Checks a file against its SHA-256 in hexadecimal digits; ValueError where it differs."""
-    found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    if found != sha256.strip().lower():
-        raise ValueError(f"{path}: its SHA-256 is {found[:12]}..., not {sha256[:12]}...; the file is damaged, install it again")
-
-
 def check_folder(folder: str | os.PathLike) -> None:
     """Refuses a folder that cannot be made or written to, before anything is computed for it; makes nothing.
 
