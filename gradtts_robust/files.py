@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
 
@@ -39,6 +41,25 @@ def atomic_text(path: str | os.PathLike, text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def shipped_weights(name: str, *, instead: str) -> Path:
+    """Where the weights `name` that ship with the package lie; their hash is checked against the card beside them.
+
+    Args:
+        name: `base-small`, `vocoder-small` or `ecapa-small`.
+        instead: what to do in a copy of the project that came without them, for the error.
+
+    Raises:
+        FileNotFoundError: this copy came without them.
+        ValueError: the file is damaged.
+    """
+    folder = resources.files("gradtts_robust.shipped")
+    path, card = (Path(str(folder / f"{name}{suffix}")) for suffix in (".safetensors", ".json"))
+    if not path.is_file() or not card.is_file():
+        raise FileNotFoundError(f"this copy of gradtts-robust has no {name}; {instead}")
+    verify_hash(path, json.loads(card.read_text(encoding="utf-8"))["sha256"])
+    return path
 
 
 def check_folder(folder: str | os.PathLike) -> None:

@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gradtts_robust import cli
+from gradtts_robust import cli, files
 from gradtts_robust.data.manifest import read_manifest
-from gradtts_robust.speech import ecapa_small
 from gradtts_robust.speech.audio import save_wav
 from gradtts_robust.speech.ecapa_small import EcapaSmall, EcapaSmallConfig, load_judge, save_judge, shipped_judge
 from gradtts_robust.speech.speaker import centroid, similarity, speaker_encoder
@@ -96,7 +95,7 @@ def test_the_shipped_judge_is_checked_at_every_load(tmp_path, monkeypatch):
     assert shipped_judge().stat().st_size < 8e6
     for suffix in ("safetensors", "json"):
         (tmp_path / f"ecapa-small.{suffix}").write_bytes(shipped_judge().with_suffix(f".{suffix}").read_bytes())
-    monkeypatch.setattr(ecapa_small.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(files.resources, "files", lambda package: tmp_path)
     assert shipped_judge().parent == tmp_path
     with open(tmp_path / "ecapa-small.safetensors", "r+b") as file:
         file.seek(-1, 2)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from gradtts_robust import files
 from gradtts_robust.speech import spectral, vocoder
 from gradtts_robust.speech.audio import HOP, N_FFT, mel_filters, mel_spectrogram
 from gradtts_robust.speech.phase import fit_to_mel, griffin_lim
@@ -196,7 +197,7 @@ def test_a_damaged_vocoder_does_not_load(tmp_path, monkeypatch):
     path = vocoder.shipped_vocoder()
     for suffix in (".safetensors", ".json"):
         (tmp_path / path.name).with_suffix(suffix).write_bytes(path.with_suffix(suffix).read_bytes())
-    monkeypatch.setattr(vocoder.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(files.resources, "files", lambda package: tmp_path)
     assert vocoder.shipped_vocoder().parent == tmp_path
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -4,13 +4,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from gradtts_robust.files import atomic_write, verify_hash
+from gradtts_robust.files import atomic_write, shipped_weights
 from gradtts_robust.speech.audio import mel_filters
 
 RATE = 16000
@@ -110,16 +109,5 @@ def load_judge(path: str | os.PathLike, device: str | torch.device = "cpu") -> E
 
 
 def shipped_judge() -> Path:
-    """Where the shipped judge lies; its hash is checked against the card beside it.
-
-    Raises:
-        FileNotFoundError: this copy of the project came without it.
-        ValueError: the file is damaged.
-    """
-    folder = resources.files("gradtts_robust.shipped")
-    path, card = (Path(str(folder / f"{SHIPPED_JUDGE}.{suffix}")) for suffix in ("safetensors", "json"))
-    if not path.is_file() or not card.is_file():
-        raise FileNotFoundError("this copy of gradtts-robust has no ECAPA judge; name another one as source, "
-                                "such as speechbrain/spkrec-ecapa-voxceleb")
-    verify_hash(path, json.loads(card.read_text(encoding="utf-8"))["sha256"])
-    return path
+    """Where the shipped judge lies, see `files.shipped_weights`."""
+    return shipped_weights(SHIPPED_JUDGE, instead="name another judge as source, such as speechbrain/spkrec-ecapa-voxceleb")

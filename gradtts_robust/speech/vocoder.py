@@ -6,7 +6,6 @@ import os
 import pickle
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradtts_robust.config import DEFAULT_VOCODER
-from gradtts_robust.files import verify_hash
+from gradtts_robust.files import shipped_weights
 from gradtts_robust.speech.audio import FMAX, FMIN, HOP, N_FFT, N_MELS, SAMPLE_RATE, mel_filters
 from gradtts_robust.speech.hifigan import HifiGanGenerator, fuse_weight_norm
 from gradtts_robust.speech.phase import griffin_lim
@@ -165,18 +164,8 @@ def load_vocoder(name: str | os.PathLike = DEFAULT_VOCODER, config: str | os.Pat
 
 
 def shipped_vocoder() -> Path:
-    """Where the vocoder that ships lies; its hash is checked against the card beside it.
-
-    Raises:
-        FileNotFoundError: this copy of the project came without it.
-        ValueError: the file is damaged.
-    """
-    folder = resources.files("gradtts_robust.shipped")
-    path, card = Path(str(folder / f"{SHIPPED_VOCODER}.safetensors")), Path(str(folder / f"{SHIPPED_VOCODER}.json"))
-    if not path.is_file() or not card.is_file():
-        raise FileNotFoundError(f"this copy of gradtts-robust has no {SHIPPED_VOCODER}; use the vocoder '{GRIFFIN_LIM}'")
-    verify_hash(path, json.loads(card.read_text(encoding="utf-8"))["sha256"])
-    return path
+    """Where the vocoder that ships lies, see `files.shipped_weights`."""
+    return shipped_weights(SHIPPED_VOCODER, instead=f"use the vocoder '{GRIFFIN_LIM}'")
 
 
 def _load_hifigan(path: Path, config: str | os.PathLike | Mapping | None, device: str | torch.device) -> HifiGan:

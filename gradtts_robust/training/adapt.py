@@ -1,10 +1,8 @@
 """A base learns a new speaker: what it hears, where the speaker's row starts, what is trained."""
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from ..config import AdaptConfig
 from ..data.corruption import corrupt, write_records
 from ..data.dataset import Features, prepare_features
 from ..data.manifest import Utterance, read_manifest, validate, write_manifest
-from ..files import verify_hash
+from ..files import shipped_weights
 from ..model.conditioning import add_speaker, build_perturbation, new_row
 from ..model.gradtts import GradTTS
 from . import setup
@@ -245,18 +243,8 @@ def with_new_speaker(base: Checkpoint, name: str, heard: np.ndarray | None,
 
 
 def shipped_base() -> Path:
-    """Where the project's own base lies; its hash is checked against the card beside it.
-
-    Raises:
-        FileNotFoundError: this copy of the project came without it.
-        ValueError: the file is damaged.
-    """
-    folder = resources.files("gradtts_robust.shipped")
-    path, card = Path(str(folder / f"{SHIPPED_BASE}.safetensors")), Path(str(folder / f"{SHIPPED_BASE}.json"))
-    if not path.is_file() or not card.is_file():
-        raise FileNotFoundError("this copy of gradtts-robust has no base; name a checkpoint with --base")
-    verify_hash(path, json.loads(card.read_text(encoding="utf-8"))["sha256"])
-    return path
+    """Where the project's own base lies, see `files.shipped_weights`."""
+    return shipped_weights(SHIPPED_BASE, instead="name a checkpoint with --base")
 
 
 def _renamed(base: Checkpoint, speakers: Sequence[str], default: str, embeddings: Tensor | None) -> Checkpoint:

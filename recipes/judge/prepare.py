@@ -41,7 +41,7 @@ def resynthesised(wave: np.ndarray, vocoder) -> np.ndarray:
 
 def gather(manifests: list[Path]) -> dict[str, np.ndarray]:
     """Reads, voices again and joins the utterances of every speaker; arrays `natural/NAME` and `again/NAME`, int16."""
-    vocoder, parts = load_vocoder(), defaultdict(list)
+    vocoder, parts = load_vocoder("griffin-lim"), defaultdict(list)
     for manifest in manifests:
         for number, utterance in enumerate(read_manifest(manifest), 1):
             wave = load_audio(utterance.path)

@@ -29,7 +29,7 @@ def held_out(utterances: list[Utterance], count: int) -> list[Utterance]:
 
 def scores(encoder: SpeakerEncoder, validation: list[Utterance], test: list[Utterance]) -> dict:
     """Calibrations on 4 s clips: natural ones, and natural ones against Griffin-Lim's."""
-    vocoder, found = load_vocoder(), {}
+    vocoder, found = load_vocoder("griffin-lim"), {}
     for name, utterances, same in (("validation", validation, True), ("test", test, False)):
         for kind, again in (("natural", None), ("resynthesised", vocoder)):
             found[f"{name}, {kind}"] = rounded(calibrate_encoder(encoder, utterances, same_recording=same, vocoder=again))
