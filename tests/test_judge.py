@@ -143,9 +143,9 @@ def recipe():
     try:
         import augment
         import prepare
-        import train
-        train.augment_module, train.prepare_module = augment, prepare
-        yield train
+        import train_judge
+        train_judge.augment_module, train_judge.prepare_module = augment, prepare
+        yield train_judge
     finally:
         sys.path.remove(str(FOLDER))
 

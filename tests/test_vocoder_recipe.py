@@ -10,7 +10,7 @@ from gradtts_robust.data.manifest import Utterance, write_manifest
 from gradtts_robust.speech.audio import mel_spectrogram, save_wav
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes" / "vocoder"
-MODULES = ("train", "ship", "vocoder_data", "vocoder_errors", "vocoder_pitch")
+MODULES = ("train_vocoder", "ship", "vocoder_data", "vocoder_errors", "vocoder_pitch")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_highest_ids_are_held_out_by_number_and_no_embedded_voice(recipe):
 
 
 def test_a_pieces_mel_is_that_of_its_wave(recipe, manifest):
-    pieces = recipe["vocoder_data"].Pieces(recipe["train"].read_manifests([manifest]), frames=20)
+    pieces = recipe["vocoder_data"].Pieces(recipe["train_vocoder"].read_manifests([manifest]), frames=20)
     piece = pieces.draw(6, torch.Generator().manual_seed(3))
     assert piece.wave.shape == (6, 256 * 20) and piece.mel.shape == (6, 80, 20)
     inner = slice(2, -2)
@@ -68,7 +68,7 @@ def test_a_pieces_mel_is_that_of_its_wave(recipe, manifest):
     again = pieces.draw(6, torch.Generator().manual_seed(3))
     assert torch.equal(piece.wave, again.wave)
     with pytest.raises(ValueError, match="lower --frames from 200"):
-        recipe["vocoder_data"].Pieces(recipe["train"].read_manifests([manifest]), frames=200)
+        recipe["vocoder_data"].Pieces(recipe["train_vocoder"].read_manifests([manifest]), frames=200)
 
 
 def test_errors_are_those_of_torch_and_nothing_between_equals(recipe):
@@ -97,7 +97,7 @@ def test_pitch_is_found_and_noise_has_none(recipe, hertz):
 def train(recipe, manifest, out, *more):
     threads = torch.get_num_threads()
     try:
-        recipe["train"].main([str(manifest), "--out", str(out), "--batch", "2", "--frames", "12", "--held-out", "1",
+        recipe["train_vocoder"].main([str(manifest), "--out", str(out), "--batch", "2", "--frames", "12", "--held-out", "1",
                               "--checkpoint-every", "2", *more])
     finally:
         torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
 """Trains the small ECAPA-TDNN judge by the additive angular margin softmax and by pairs; killed, it goes on from its last checkpoint.
 
-    python recipes/judge/train.py --sounds runs/judge/waves.npz --out runs/judge/run
+    python recipes/judge/train_judge.py --sounds runs/judge/waves.npz --out runs/judge/run
 
 Every speaker at every speed is a class: a voice played faster is another person's. Crops are natural or voiced again by Griffin-Lim,
 then pass through `augment`. On one thread the same command gives the same weights, killed in between or not.

@@ -1,7 +1,7 @@
 """Trains the small vocoder; a run that is killed goes on when the same command is given again.
 
-    python recipes/vocoder/train.py MANIFEST... --out runs/vocoder/1-magnitudes --learn magnitude --steps 3000
-    python recipes/vocoder/train.py MANIFEST... --out runs/vocoder/2-waves --init runs/vocoder/1-magnitudes
+    python recipes/vocoder/train_vocoder.py MANIFEST... --out runs/vocoder/1-magnitudes --learn magnitude --steps 3000
+    python recipes/vocoder/train_vocoder.py MANIFEST... --out runs/vocoder/2-waves --init runs/vocoder/1-magnitudes
 """
 from __future__ import annotations
 
