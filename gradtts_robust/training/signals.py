@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data.features import Features
+from ..model.alignment import log_prior, search_durations
 from ..model.gradtts import GradTTS
 
 DECOYS = 8
@@ -79,7 +80,8 @@ def _align(model: GradTTS, feature: Features, transcripts: list[Tensor], row: in
     lengths = torch.tensor([len(t) for t in transcripts], device=device)
     encoded = model.encode(ids, lengths, torch.full((count,), row or 0, device=device))
     mel = feature.mel.float().to(device)
-    found = model.align(encoded.mu, mel.expand(count, -1, -1), ids, lengths, torch.full_like(lengths, frames))
+    # not by `model.align`: with silence allowed under every space a wrong transcript steps over what it cannot say
+    found = search_durations(log_prior(encoded.mu, mel.expand(count, -1, -1)), lengths, torch.full_like(lengths, frames))
     misfit, correlation = [], 0.0
     for number, length in enumerate(lengths.tolist()):
         durations = found[number, :length]
