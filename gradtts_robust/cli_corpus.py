@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def corpus(argv: list[str], *, parse: Callable, bars: Callable) -> None:
     """Makes a manifest of a corpus."""
     def settings(*, out: str, root: str = "", subset: str | None = None, speakers: list[str] | None = None, limit: int | None = None,
-               part: Literal["all", "base", "targets"] = "all", sentences: int = 40, seed: int = 0, align: bool = False):
+                 part: Literal["all", "base", "targets"] = "all", sentences: int = 40, seed: int = 0, align: bool = False):
         """Makes a manifest.
 
         Args:

@@ -76,7 +76,8 @@ class ProjectedSpeakers(nn.Module):
 
     def extended(self, row: Tensor) -> SpeakerTable:
         """The rows as a table, with `row` [speaker_dim] as one speaker more: what adapts to one voice moves that row alone."""
-        return SpeakerTable(*self.weight.shape, _weight=self.weight.detach().clone()).train(self.training).extended(row)
+        rows = self.weight.detach()
+        return SpeakerTable(*rows.shape, _weight=rows).train(self.training).extended(row)
 
 
 def speaker_rows(config: ModelConfig) -> nn.Module:

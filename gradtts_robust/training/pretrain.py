@@ -109,11 +109,10 @@ def _start(config: PretrainConfig, shape: ModelConfig, corpus: Corpus, *,
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             model = GradTTS(shape)
-        rows = None if corpus.embeddings is None else rows_from_embeddings(corpus.embeddings, shape.speaker_dim)
         if projected:
-            model.spk_emb.fit(corpus.embeddings, rows)
-        elif config.speaker_rows == "embedding" and rows is not None and shape.n_speakers > 1:
-            model.spk_emb.weight.data.copy_(rows)
+            model.spk_emb.fit(corpus.embeddings, rows_from_embeddings(corpus.embeddings, shape.speaker_dim))
+        elif config.speaker_rows == "embedding" and corpus.embeddings is not None and shape.n_speakers > 1:
+            model.spk_emb.weight.data.copy_(rows_from_embeddings(corpus.embeddings, shape.speaker_dim))
         return model, corpus.features
     start = load_checkpoint(config.init)
     if start.speakers != corpus.speakers or start.text != config.text:
