@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -25,6 +26,15 @@ def golden() -> Path:
 def librispeech() -> Path:
     """A LibriSpeech root with `test-other` and `train-clean-100`."""
     return _folder("LIBRISPEECH_ROOT", SHARED / "LibriSpeech")
+
+
+@pytest.fixture
+def one_thread():
+    """Sums in one order whatever the machine: where rounding is amplified, two threads differ from one by more than a tolerance."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True, scope="module")

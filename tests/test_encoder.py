@@ -135,3 +135,12 @@ def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate):
     assert torch.equal(layer.eval()(ones), ones)
     neighbours = torch.corrcoef(torch.stack([out.flatten()[:-1], out.flatten()[1:]]).detach())[0, 1] if rate else torch.zeros(())
     assert neighbours.abs() < 0.01
+
+
+def test_rows_of_unlike_length_come_back_in_their_places():
+    built, lengths = encoder(), torch.tensor([3, 40, 0, 38, 12, 9])
+    ids = torch.randint(1, 20, (6, 41), generator=torch.Generator().manual_seed(1))
+    together = built._encode(ids, lengths, None)
+    apart = built(ids, lengths)
+    for name in ("mu", "log_durations", "mask"):
+        torch.testing.assert_close(getattr(apart, name), getattr(together, name), atol=1e-5, rtol=0)

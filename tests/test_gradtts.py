@@ -77,7 +77,7 @@ def test_losses_are_the_originals(golden, name):
 
 
 @pytest.mark.parametrize("name", ["multi", "single"])
-def test_score_and_samples_are_the_originals(golden, name):
+def test_score_and_samples_are_the_originals(golden, name, one_thread):
     net, io = original(golden, name)
     with torch.no_grad():
         score = net.score(io["xt"], io["y_mask"], io["mu_y"], io["t"], io.get("spk"))

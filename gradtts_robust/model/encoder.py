@@ -12,6 +12,8 @@ from gradtts_robust.config import ModelConfig
 
 N_MELS = 80
 _MASKED = -1e4  # finite, so that a row of padding alone has a softmax
+_SHORTEST = 0.8
+"""Length of a row, relative to the longest it is encoded with, from which padding it costs less on a CPU than encoding it apart."""
 
 
 @dataclass
@@ -215,6 +217,17 @@ class TextEncoder(nn.Module):
         Returns:
             `Encoded`, in the parameters' dtype under autocast too. The durations send no gradient into the encoder.
         """
+        if ids.device.type != "cpu":
+            return self._encode(ids, lengths, speaker)
+        groups = _of_like_length(lengths.tolist())
+        parts = [self._encode(ids[rows, :max(1, int(lengths[rows].max()))], lengths[rows], None if speaker is None else speaker[rows])
+                 for rows in groups]
+        order = torch.cat(groups).argsort()
+        mu, log_durations, mask = (torch.cat([functional.pad(part, (0, ids.shape[1] - part.shape[2])) for part in same])[order]
+                                   for same in zip(*((p.mu, p.log_durations, p.mask) for p in parts)))
+        return Encoded(mu, log_durations, mask)
+
+    def _encode(self, ids: Tensor, lengths: Tensor, speaker: Tensor | None) -> Encoded:
         symbols = (self.emb(ids) * math.sqrt(self.emb.embedding_dim)).transpose(1, 2)
         mask = sequence_mask(lengths, ids.shape[1], dtype=symbols.dtype)
         hidden = self.prenet(symbols, mask)
@@ -224,3 +237,13 @@ class TextEncoder(nn.Module):
         hidden = self.encoder(hidden, mask)
         mu = self.proj_m(hidden).to(mask.dtype) * mask
         return Encoded(mu, self.proj_w(hidden.detach(), mask).to(mask.dtype), mask)
+
+
+def _of_like_length(lengths: list[int]) -> list[Tensor]:
+    """Rows in groups, the longest first, none shorter than `_SHORTEST` of its group's longest."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if not groups or lengths[row] < _SHORTEST * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(row)
+    return [torch.tensor(rows) for rows in groups]
