@@ -120,6 +120,8 @@ def test_tables(recipe):
     assert math.isnan(recipe.tables.damage_ratio(table({"l2": (0.9, 0.895)}), "l2").mean)
     assert recipe.tables.by_dirt(rows).set_index("objective")["random 45%"].to_dict() == {
         "l2": "-0.400", "huber 0.1": "-0.100", "smooth_l1 0.1": "-0.650"}
+    assert recipe.tables.by_fraction(rows).set_index("objective")["damage ratio, 45%"].to_dict() == {
+        "l2": "1.00 [1.00, 1.00]", "huber 0.1": "0.50 [0.50, 0.50]", "smooth_l1 0.1": "1.50 [1.50, 1.50]"}
 
 
 @pytest.mark.timeout(600)

@@ -41,6 +41,7 @@ OBJECTIVES = {
     "pseudo_huber 0.01": Objective("pseudo_huber", delta_schedule="exponential", delta_0=0.01),
     "matched l2 0.01": Objective("pseudo_huber", delta_schedule="exponential", delta_0=0.01, matched="unit"),
     "smooth_l1 0.1": Objective("smooth_l1", delta_schedule="snr", delta_0=0.1),
+    "matched l2 smooth": Objective("smooth_l1", delta_schedule="snr", delta_0=0.1, matched="unit"),
     "huber 0.1": Objective("huber", delta_schedule="exponential", delta_0=0.1),
 }
 PICKS = ("random", "most", "least")

@@ -92,6 +92,15 @@ def by_dirt(rows: pd.DataFrame) -> pd.DataFrame:
     return table.map(lambda value: f"{value:+.3f}").reset_index()
 
 
+def by_fraction(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per objective, a column per share of dirt: damage ratio at the last step over all kinds of dirt."""
+    last = rows[rows["step"] == rows["step"].max()]
+    fractions = [fraction for fraction in sorted(last["fraction"].unique()) if fraction > 0]
+    table = [[objective, *(_shown(damage_ratio(last[last["fraction"].isin((0, fraction))], objective), digits=2) for fraction in fractions)]
+             for objective in pd.unique(last["objective"])]
+    return pd.DataFrame(table, columns=["objective", *(f"damage ratio, {fraction:.0%}" for fraction in fractions)])
+
+
 def resilience_figure(table: pd.DataFrame) -> Figure:
     """R over training steps with 95 % intervals: a row of axes per pick, a column per fraction, a line per objective."""
     picks, fractions = list(pd.unique(table["pick"])), sorted(table["fraction"].unique())
@@ -150,7 +159,7 @@ def report(rows: pd.DataFrame, out: Path, stream: TextIO) -> None:
     with io.StringIO() as text:
         table.to_csv(text, index=False)
         atomic_text(out / "resilience.csv", text.getvalue())
-    shown = markdown(summary(rows)) + "\n" + markdown(by_dirt(rows))
+    shown = markdown(summary(rows)) + "\n" + markdown(by_fraction(rows)) + "\n" + markdown(by_dirt(rows))
     atomic_text(out / "summary.md", shown)
     save(resilience_figure(table), out / "resilience")
     stream.write(shown)
