@@ -33,6 +33,13 @@ _RC = {
 }
 
 
+def line_style(index: int) -> dict:
+    """Colour, line and marker of the `index`-th of several lines; hollow markers in a second round."""
+    place, again = index % len(COLOURS), index >= len(COLOURS)
+    return {"color": COLOURS[place], "linestyle": STYLES[(place + again) % len(STYLES)], "marker": MARKERS[place],
+            "markerfacecolor": "none" if again else COLOURS[place]}
+
+
 @dataclass
 class Picture:
     """A mel [80, F], natural log, with its title and the name of its row."""

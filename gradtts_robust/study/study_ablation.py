@@ -5,7 +5,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from .figures import _RC, COLOURS, INK, MARKERS, STYLES, _legend_below
+from .figures import _RC, INK, _legend_below, line_style
 from .robustness import resilience
 from .study_figures import View, label_axes, panels_for, share_y, whiskers
 
@@ -29,8 +29,7 @@ def ablation(view: View, column: str) -> Figure | None:
                 found = [resilience(view.draws, view.final.get(name, objective), view.final.get(view.note.clean, objective))
                          for objective in group["objective"]]
                 places = group[column].to_numpy(dtype=float) if column == "delta_0" else np.array([values.index(v) for v in group[column]])
-                style = {"color": COLOURS[index % 7], "linestyle": STYLES[index % 7] if column == "delta_0" else "",
-                         "marker": MARKERS[index % 7], "markersize": 5}
+                style = {**line_style(index), "markersize": 5} | ({} if column == "delta_0" else {"linestyle": ""})
                 whiskers(axes, places, found, style, ", ".join(str(part) for part in key[: 2 if len(lines) < 4 else None]))
             plain = resilience(view.draws, view.final.get(name, view.note.baseline), view.final.get(view.note.clean, view.note.baseline))
             axes.axhline(plain.value, color=INK, linewidth=0.9, linestyle="--", label=view.note.baseline)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .figures import _RC, COLOURS, INK, MARKERS, STYLES, _figure, _legend_below
+from .figures import _RC, INK, _figure, _legend_below, line_style
 from .robustness import Draws, Grid, draw, interval, resilience
 from .table import Note
 
@@ -52,11 +52,8 @@ class View:
         return sorted(names, key=lambda name: means.get(name, math.inf))[:WORST]
 
     def style(self, objective: str) -> dict:
-        """Colour, line and marker of an objective, the same in every figure; hollow markers in a second round."""
-        index = self.objectives.index(objective)
-        place, again = index % len(COLOURS), index >= len(COLOURS)
-        return {"color": COLOURS[place], "linestyle": STYLES[(place + again) % len(STYLES)], "marker": MARKERS[place], "markersize": 4.5,
-                "linewidth": 1.5, "markerfacecolor": "none" if again else COLOURS[place]}
+        """Colour, line and marker of an objective, the same in every figure."""
+        return {**line_style(self.objectives.index(objective)), "markersize": 4.5, "linewidth": 1.5}
 
 
 def trajectories(view: View) -> Figure:
@@ -196,8 +193,8 @@ def per_speaker(view: View) -> Figure | None:
                 values = [view.final.get(clean, baseline)[index]] if clean else []
                 values += [view.final.get(name, objective)[index] for objective in view.objectives]
                 means = [float(np.nanmean(value)) if np.isfinite(value).any() else math.nan for value in values]
-                axes.plot(range(len(labels)), means, color=COLOURS[index % 7], linestyle=STYLES[index % 7], marker=MARKERS[index % 7],
-                          markersize=4.5, linewidth=1.1, label=str(speaker) if index < 12 else None)
+                axes.plot(range(len(labels)), means, **line_style(index), markersize=4.5, linewidth=1.1,
+                          label=str(speaker) if index < 12 else None)
             axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8)
             axes.set_title(name, loc="left")
             axes.grid(axis="y", alpha=0.25)

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gradtts_robust.files import atomic_text
-from gradtts_robust.study.figures import COLOURS, MARKERS, STYLES, save
+from gradtts_robust.study.figures import line_style, save
 from gradtts_robust.study.metrics import Interval, bootstrap_interval
 
 PLAIN = "l2"
@@ -134,8 +134,7 @@ def _lines(axes, part: pd.DataFrame, *, shift: float) -> None:
         # side by side, or the intervals hide each other
         steps = line["step"] * (1 + shift * 2) ** (index - (len(names) - 1) / 2)
         errors = np.stack([line["resilience"] - line["low"], line["high"] - line["resilience"]]).clip(0)
-        axes.errorbar(steps, line["resilience"], errors, color=COLOURS[index % len(COLOURS)], linestyle=STYLES[index % len(STYLES)],
-                      marker=MARKERS[index % len(MARKERS)], markersize=4, linewidth=1.2, elinewidth=0.7, label=name)
+        axes.errorbar(steps, line["resilience"], errors, **line_style(index), markersize=4, linewidth=1.2, elinewidth=0.7, label=name)
 
 
 def _shown(interval: Interval, *, digits: int = 3) -> str:
