@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from gradtts_robust.model.threads import as_many_as_torch
+from gradtts_robust.model.compiled import as_many_as_torch
 
 
 def log_prior(mu: Tensor, mel: Tensor) -> Tensor:

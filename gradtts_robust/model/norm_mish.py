@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtts_robust.model.threads import as_many_as_torch
+from gradtts_robust.model.compiled import arrays, as_many_as_torch, rows_of
 
 EPSILON = 1e-5
 
@@ -57,16 +57,16 @@ class _NormMish(torch.autograd.Function):
     def forward(ctx, features, weight, bias, shift, residual, mask, groups):
         from gradtts_robust.model import norm_mish_kernel as kernel
 
-        values, frames_kept = _rows(features), mask.float().reshape(len(mask), -1).contiguous()
+        values, frames_kept = rows_of(features), mask.float().reshape(len(mask), -1).contiguous()
         added = torch.zeros(features.shape[:2]) if shift is None else shift.float().contiguous()
-        beside = torch.empty(0, 0, 0, 0) if residual is None else _rows(residual)
+        beside = torch.empty(0, 0, 0, 0) if residual is None else rows_of(residual)
         out = torch.empty_like(values)
         with as_many_as_torch():
             mean, scale = (torch.from_numpy(found).repeat_interleave(features.shape[1] // groups, dim=1)
                            for found in kernel.moments(values.numpy(), groups, EPSILON))
             slope = scale * weight
             offset = bias - mean * slope
-            kernel.forward(*_arrays(values, slope, offset, added, beside, frames_kept, out))
+            kernel.forward(*arrays(values, slope, offset, added, beside, frames_kept, out))
         ctx.save_for_backward(features, weight, mean, scale, slope, offset, frames_kept)
         ctx.groups = groups
         ctx.dtypes = tuple(None if given is None else given.dtype for given in (bias, shift, residual))
@@ -78,31 +78,22 @@ class _NormMish(torch.autograd.Function):
         from gradtts_robust.model import norm_mish_kernel as kernel
 
         features, weight, mean, scale, slope, offset, frames_kept = ctx.saved_tensors
-        values, out = _rows(features), torch.empty(_rows(grad).shape)
+        values, out = rows_of(features), torch.empty(rows_of(grad).shape)
         with as_many_as_torch():
-            sums = kernel.backward(*_arrays(values, slope, offset, mean, _rows(grad), frames_kept, out))
+            sums = kernel.backward(*arrays(values, slope, offset, mean, rows_of(grad), frames_kept, out))
             shifts, plain, scaled = torch.from_numpy(sums).sum(1, dtype=torch.float64).unbind(1)
             scaled = scaled * scale
             count = values[0].numel() // ctx.groups
             centre, towards = (_by_group(part * weight, ctx.groups) / count for part in (plain, scaled))
             towards = -scale.double().square() * towards
             constant = -scale * centre - towards * mean
-            kernel.combine(*_arrays(values, slope, towards.float(), constant.float(), out))
+            kernel.combine(*arrays(values, slope, towards.float(), constant.float(), out))
         bias_type, shift_type, residual_type = ctx.dtypes
         beside = None
         if residual_type is not None:
             beside = (grad if frames_kept.all() else grad * frames_kept[:, None, None].to(grad.dtype)).to(residual_type)
         return (out.permute(0, 3, 1, 2).to(features.dtype), scaled.sum(0).to(weight.dtype), plain.sum(0).to(bias_type),
                 None if shift_type is None else shifts.to(shift_type), beside, None, None)
-
-
-def _rows(features: Tensor) -> Tensor:
-    """Float32 [B, H, W, C] in this order in memory: a view of what is channels-last already."""
-    return features.detach().float().permute(0, 2, 3, 1).contiguous()
-
-
-def _arrays(*tensors: Tensor) -> tuple:
-    return tuple(tensor.detach().numpy() for tensor in tensors)
 
 
 def _by_group(values: Tensor, groups: int) -> Tensor:

@@ -1,6 +1,6 @@
 """The loops of `norm_mish.py` over float32 [B, H, W, C], compiled by numba on first import, which is lazy.
 
-mish(u) = u tanh(log(1 + e)), e = exp(u), needs one exponential and a division: with n = e (e + 2) it is u n / (n + 2), and its
+mish(u) = u tanh(log(1 + e)), e = exp(min(u, _SURE)), needs one exponential and a division: with n = e (e + 2) it is u n / (n + 2), and its
 derivative is n / (n + 2) + 4 u e (e + 1) / (n + 2)^2. Nothing cancels in either.
 """
 from __future__ import annotations
@@ -11,13 +11,14 @@ from numba import njit, prange
 _F = np.float32
 _LOG2E, _LN2_HIGH, _LN2_LOW = _F(1.44269504), _F(0.693359375), _F(-2.12194440e-4)
 _HALF, _ONE, _TWO, _FOUR = _F(0.5), _F(1.0), _F(2.0), _F(4.0)
-_HIGHEST, _LOWEST = _F(20.0), _F(-80.0)  # tanh is 1 or e nothing beyond them, and (n + 2)^2 stays finite between
+_MOST, _SURE = _F(80.0), _F(20.0)  # above the second tanh is 1 to the last place, and up to it (n + 2)^2 is finite
 
 
-@njit(inline="always")
-def _exp(u):
-    """exp to 2 units in the last place, of simple operations: numba's own is a call per element where Intel's SVML is missing."""
-    u = min(max(u, _LOWEST), _HIGHEST)
+@njit(fastmath={"contract"})
+def exp(u):
+    """exp between -80 and 80, to 2 units in the last place, of simple operations: numba's own is a call per element
+    where Intel's SVML is missing."""
+    u = min(max(u, -_MOST), _MOST)
     power = np.floor(u * _LOG2E + _HALF)
     rest = u - power * _LN2_HIGH - power * _LN2_LOW
     series = _F(1.9875691500e-4)
@@ -94,7 +95,7 @@ def forward(features, slope, offset, shift, residual, mask, out):
             line, target, kept = features[example, row, frame], out[example, row, frame], mask[example, frame]
             for channel in range(channels):
                 u = line[channel] * a[channel] + b[channel]
-                e = _exp(u)
+                e = exp(min(u, _SURE))
                 n = e * (e + _TWO)
                 target[channel] = (u * n / (n + _TWO) + c[channel]) * kept
             if summed:
@@ -123,7 +124,7 @@ def backward(features, slope, offset, centre, grad, mask, out):
             kept = mask[example, frame]
             for channel in range(channels):
                 u = line[channel] * a[channel] + b[channel]
-                e = _exp(u)
+                e = exp(min(u, _SURE))
                 n = e * (e + _TWO)
                 share = _ONE / (n + _TWO)
                 given = source[channel] * kept
