@@ -6,6 +6,8 @@ import math
 import torch
 from torch import Tensor
 
+from gradtts_robust.model.compiled import as_many_as_torch
+
 
 def log_prior(mu: Tensor, mel: Tensor) -> Tensor:
     """Log-likelihood of every frame under every symbol's unit Gaussian, log N(mel; mu, I) of Grad-TTS (arXiv 2105.06337).
@@ -62,8 +64,6 @@ def search_durations(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: T
     Raises:
         ValueError: a row has more symbols than frames, so that no alignment exists.
     """
-    import numba
-
     from gradtts_robust.model.alignment_kernel import search
 
     values = log_prior.detach().transpose(1, 2).to("cpu", torch.float32).contiguous()
@@ -71,10 +71,8 @@ def search_durations(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: T
     for row in torch.nonzero((symbols > frames) & (frames > 0)).flatten().tolist()[:1]:
         raise ValueError(f"row {row}: {int(symbols[row])} symbols cannot be aligned to {int(frames[row])} frames; "
                          "drop the utterance or check its transcript")
-    threads = torch.get_num_threads()
-    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
-    durations = search(values.numpy(), symbols.numpy(), frames.numpy())
-    torch.set_num_threads(threads)  # numba's first parallel call sets OpenMP's count for the whole process, torch's with it
+    with as_many_as_torch():
+        durations = search(values.numpy(), symbols.numpy(), frames.numpy())
     return torch.from_numpy(durations).to(log_prior.device)
 
 

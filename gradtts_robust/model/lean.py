@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gradtts_robust.config import ModelConfig
 from gradtts_robust.model.diffusion import NoiseSchedule
 from gradtts_robust.model.encoder import N_MELS
+from gradtts_robust.model.norm_silu import norm_silu
 
 TIME_DIM = 64
 EMBEDDING_DIM = 128
@@ -30,6 +31,11 @@ class ChannelNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
+    def silu(self, features: Tensor, mask: Tensor, scale: Tensor | float = 1.0, shift: Tensor | float = 0.0) -> Tensor:
+        """silu(scale norm(features) + shift) mask; scale and shift [B, C], mask [B, 1, 1, W]."""
+        shape = len(features), -1
+        return norm_silu(features, (self.norm.weight * scale).expand(shape), (self.norm.bias * scale + shift).expand(shape), mask)
+
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions; the time-and-speaker embedding scales and shifts between them (FiLM, arXiv 1709.07871)."""
@@ -46,10 +52,9 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor, mask: Tensor, embedding: Tensor) -> Tensor:
-        scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
-        hidden = self.conv_1(F.silu(self.norm_1(features)) * mask)
-        hidden = self.norm_2(hidden) * (1 + scale) + shift
-        return features + self.conv_2(F.silu(hidden) * mask)
+        scale, shift = self.film(embedding).chunk(2, dim=1)
+        hidden = self.conv_1(self.norm_1.silu(features, mask))
+        return features + self.conv_2(self.norm_2.silu(hidden, mask, 1 + scale, shift))
 
 
 class FrequencyAttention(nn.Module):
@@ -165,4 +170,4 @@ class LeanUNet(nn.Module):
             features = features + skips[level]
             for block in self.ups[level]:
                 features = block(features, masks[level], embedding)
-        return self.final(F.silu(self.final_norm(features)) * mask)
+        return self.final(self.final_norm.silu(features, mask))
