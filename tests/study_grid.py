@@ -2,6 +2,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from study_base import tiny_base
 
 from gradtts_robust.config import EvaluationConfig, OptimConfig
@@ -27,3 +28,11 @@ def tiny_study(manifest: Path, out: Path, **changes) -> StudyConfig:
         evaluation=EvaluationConfig(sentences="2", reference_utterances=2, steps=1), jobs=1, device="cpu",
         cache=str(manifest.parent / "cache"))
     return replace(config, **changes)
+
+
+def pools(_task) -> list[int]:
+    """Threads of every library that counts for itself in the process that this runs in."""
+    import numba
+    from threadpoolctl import threadpool_info
+
+    return [torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, *(pool["num_threads"] for pool in threadpool_info())]

@@ -1,6 +1,8 @@
 """Monotonic alignment search against a plain reference, brute force and the original; paths from durations."""
+import importlib
 from itertools import combinations
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from gradtts_robust.model.alignment import durations_to_path, frame_symbols, log_prior, maximum_path, search_durations
+from gradtts_robust.model import alignment_kernel
+from gradtts_robust.model.alignment import (
+    durations_to_path,
+    frame_symbols,
+    log_prior,
+    maximum_path,
+    search_durations,
+    search_on_device,
+)
 
 
 def slow_path(values: np.ndarray) -> np.ndarray:
@@ -80,6 +90,61 @@ def test_ties_break_as_in_the_plain_reference(drawn):
     path = maximum_path(values, prefix_mask(symbols, frames, values.shape))
     for row, (s, f) in enumerate(zip(symbols, frames)):
         np.testing.assert_array_equal(path[row, :s, :f].numpy(), slow_path(values[row, :s, :f].numpy()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(matrices(most_symbols=12, most_frames=30), st.integers(0, 2))
+def test_the_search_for_gpus_finds_the_same(drawn, empty):
+    values, symbols, frames = drawn
+    lengths = torch.tensor(symbols), torch.tensor(frames)
+    if empty < len(symbols):
+        for length in lengths:
+            length[empty] = 0
+    assert torch.equal(search_on_device(values, *lengths), search_durations(values, *lengths))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))])
+def test_real_sized_batches_on_a_device(device):
+    values = -200 * torch.rand(4, 90, 400, generator=torch.Generator().manual_seed(3)) - 900
+    symbols, frames = torch.tensor([90, 1, 60, 80]), torch.tensor([400, 300, 60, 399])
+    found = search_on_device(values.to(device), symbols.to(device), frames.to(device))
+    assert found.device.type == device and torch.equal(found.cpu(), search_durations(values, symbols, frames))
+    if device == "cuda":
+        assert torch.equal(search_durations(values.cuda(), symbols.cuda(), frames.cuda()), found)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_the_number_of_threads_changes_nothing(threads):
+    values = torch.randint(-3, 1, (5, 20, 60), generator=torch.Generator().manual_seed(4)).float()
+    lengths = torch.tensor([20, 3, 0, 9, 20]), torch.tensor([60, 44, 0, 9, 31])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = search_durations(values, *lengths)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, search_on_device(values, *lengths))
+
+
+def test_compiles_where_nothing_can_be_kept(monkeypatch):
+    """As for a user without a home, with the package in a folder that cannot be written."""
+    njit = numba.njit
+
+    def homeless(*, cache=False, **options):
+        def refuse(function):
+            raise RuntimeError(f"cannot cache function {function.__name__!r}: no locator available")
+
+        return refuse if cache else njit(**options)
+
+    monkeypatch.setattr(numba, "njit", homeless)
+    try:
+        durations = np.zeros(2, dtype=np.int64)
+        importlib.reload(alignment_kernel).search_one(np.zeros((5, 2), dtype=np.float32), 2, 5, durations)
+        assert durations.tolist() == [1, 4]
+    finally:
+        monkeypatch.undo()
+        importlib.reload(alignment_kernel)
 
 
 def test_real_sized_values_equal_the_plain_reference():

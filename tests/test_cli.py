@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import yaml
@@ -34,6 +35,20 @@ def test_help_is_light(command):
 def test_importing_the_package_imports_nothing_heavy():
     code = f"import sys, gradtts_robust\nassert not sys.modules.keys() & set({HEAVY!r})"
     assert subprocess.run([sys.executable, "-c", code], timeout=280).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["speak", "similarity"])
+def test_first_results_wait_for_no_library_that_they_can_do_without(tmp_path, command):
+    """Torch's compiler, numba's and the table and figure makers take a second each to import."""
+    wave = tmp_path / "x.wav"
+    soundfile.write(wave, np.sin(np.arange(RATE) * 0.05), RATE)
+    words = ["similarity", wave, "--reference", wave] if command == "similarity" else [
+        "speak", "--model", tiny_base(tmp_path / "base.safetensors"), "--speaker", "0", "--text", "Hello.", "--steps", "1", "--out", wave]
+    unneeded = ("torch._dynamo", "sympy", "numba", "pandas", "matplotlib", "librosa", "scipy", "speechbrain", "accelerate")
+    code = (f"import sys\nfrom gradtts_robust.cli import main\nassert main({[*map(str, words), '--device', 'cpu']!r}) == 0\n"
+            f"assert not sys.modules.keys() & set({unneeded!r}), sorted(sys.modules.keys() & set({unneeded!r}))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
 
 
 def test_console_script_and_version(capsys):

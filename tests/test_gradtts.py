@@ -288,12 +288,12 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="segment_frames is 12"):
         terms(model(), batch(), segment=12)
     with pytest.raises(ValueError, match=r"utterance-1: 6 symbols .* 4 frames"):
-        terms(model(), batch(lengths=((6, 40), (6, 4))))
+        batch(lengths=((6, 40), (6, 4)))
 
 
 def test_an_utterance_that_a_batch_has_twice_is_encoded_once(monkeypatch):
     net, whole = model().eval(), batch()
-    rows = torch.tensor([1, 0, 1])
+    rows = [1, 0, 1]
     twice = whole.rows(rows)
     assert twice.keys == [whole.keys[row] for row in rows]
     sizes, encode = [], net.encode

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 import yaml
 from study_base import check_page
-from study_grid import CONDITIONS, OBJECTIVES, tiny_corpus, tiny_study
+from study_grid import CONDITIONS, OBJECTIVES, pools, tiny_corpus, tiny_study
 
 from gradtts_robust.cli import main
-from gradtts_robust.study import judging, study_report, task
+from gradtts_robust.study import grid, judging, study_report, task
 from gradtts_robust.study.grid import plan_text, run_study
 from gradtts_robust.study.judging import read_arrays
 from gradtts_robust.study.plan import make_plan
@@ -217,3 +217,10 @@ def test_a_study_without_clean_data_or_baseline_still_reports(study, tmp_path):
 def test_nothing_finished_and_no_study_are_told(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "no results there" in capsys.readouterr().err
+
+
+def test_processes_have_as_many_threads_as_they_were_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "perform", pools)
+    with grid._processes(tiny_study(tmp_path / "manifest.csv", tmp_path, jobs=2, threads=1)) as pool:
+        for counts in pool([0, 1, 2]):
+            assert len(counts) > 2 and set(counts) == {1}

@@ -28,6 +28,10 @@ class Batch:
         speakers: [B] int64, rows of the speaker table.
         durations: [B, T] int64, frames of each id; a row of zeros where they are unknown.
         keys: the utterances' ids.
+        unaligned: numbers of the rows without durations, which a loop on a GPU must not have to ask it for; None to look.
+
+    Raises:
+        ValueError: a row without durations that has more symbols than frames, so that no search will find any.
     """
 
     ids: Tensor
@@ -37,16 +41,29 @@ class Batch:
     speakers: Tensor
     durations: Tensor
     keys: list[str]
+    unaligned: list[int] | None = None
+
+    def __post_init__(self):
+        if self.unaligned is not None:
+            return
+        self.unaligned = (~self.durations.any(1)).nonzero().flatten().tolist()
+        for row in self.unaligned:
+            if self.ids_lengths[row] > self.mel_lengths[row]:
+                raise ValueError(f"{self.keys[row]}: {int(self.ids_lengths[row])} symbols cannot be aligned to "
+                                 f"{int(self.mel_lengths[row])} frames; drop the utterance or check its transcript")
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "keys"}
-        return replace(self, **moved)
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()})
 
-    def rows(self, index: Tensor) -> Batch:
-        """The rows of `index`, int64 [n] on the batch's device, padded as before."""
-        chosen = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "keys"}
-        return replace(self, **chosen, keys=[self.keys[row] for row in index.tolist()])
+    def rows(self, numbers: Sequence[int]) -> Batch:
+        """These rows, padded as before."""
+        index = torch.tensor(numbers).to(self.ids.device, non_blocking=True)
+        return replace(self, **{name: tensor[index] for name, tensor in self._tensors().items()}, keys=[self.keys[row] for row in numbers],
+                       unaligned=[place for place, row in enumerate(numbers) if row in self.unaligned])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("keys", "unaligned")}
 
 
 def speaker_table(features: Sequence[Features]) -> dict[str, int]:

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gradtts_robust.model.compiled import as_many_as_torch
+IMPOSSIBLE = -1e9
+"""The original's value for a way that is not there. Real sums stay far above it: 1e6 for minutes of speech."""
 
 
 def log_prior(mu: Tensor, mel: Tensor) -> Tensor:
@@ -52,7 +55,7 @@ def hear_pauses(log_prior: Tensor, ids: Tensor, lengths: Tensor, *, pause: int) 
 def search_durations(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: Tensor) -> Tensor:
     """Frames of each symbol in the most likely alignment that starts at the first symbol, ends at the last and skips none.
 
-    Computed on the CPU in float32, with as many threads as torch uses.
+    In float32: on a GPU there, without waiting for it; else by a compiled search, with as many threads as torch uses.
 
     Args:
         log_prior: [B, T, F], any device and floating dtype.
@@ -62,18 +65,65 @@ def search_durations(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: T
         int64 [B, T] on `log_prior`'s device; a row sums to its frame length.
 
     Raises:
-        ValueError: a row has more symbols than frames, so that no alignment exists.
+        ValueError: a row has more symbols than frames, so that no alignment exists; not found where the lengths are on a GPU.
     """
-    from gradtts_robust.model.alignment_kernel import search
+    symbols, frames = (lengths.to(torch.int64) for lengths in (symbol_lengths, frame_lengths))
+    if not symbols.is_cuda:
+        for row in torch.nonzero((symbols > frames) & (frames > 0)).flatten().tolist()[:1]:
+            raise ValueError(f"row {row}: {int(symbols[row])} symbols cannot be aligned to {int(frames[row])} frames; "
+                             "drop the utterance or check its transcript")
+    values = log_prior.detach().float()
+    if values.is_cuda:
+        return search_on_device(values, symbols.to(values.device), frames.to(values.device))
+    return _search_compiled(values, symbols.cpu(), frames.cpu())
 
-    values = log_prior.detach().transpose(1, 2).to("cpu", torch.float32).contiguous()
-    symbols, frames = (lengths.to("cpu", torch.int64) for lengths in (symbol_lengths, frame_lengths))
-    for row in torch.nonzero((symbols > frames) & (frames > 0)).flatten().tolist()[:1]:
-        raise ValueError(f"row {row}: {int(symbols[row])} symbols cannot be aligned to {int(frames[row])} frames; "
-                         "drop the utterance or check its transcript")
-    with as_many_as_torch():
-        durations = search(values.numpy(), symbols.numpy(), frames.numpy())
-    return torch.from_numpy(durations).to(log_prior.device)
+
+def _search_compiled(values: Tensor, symbols: Tensor, frames: Tensor) -> Tensor:
+    from gradtts_robust.model.alignment_kernel import search_one
+
+    rows = values.transpose(1, 2).contiguous().numpy()
+    durations = np.zeros((rows.shape[0], rows.shape[2]), dtype=np.int64)
+    searches = [(rows[row], n_symbols, n_frames, durations[row])
+                for row, (n_symbols, n_frames) in enumerate(zip(symbols.tolist(), frames.tolist())) if n_symbols and n_frames]
+    threads = min(torch.get_num_threads(), len(searches))
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(search_one, *zip(*searches)))
+    else:
+        for one in searches:
+            search_one(*one)
+    return torch.from_numpy(durations)
+
+
+def search_on_device(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: Tensor) -> Tensor:
+    """The search as three operations a frame on the whole batch, where the tensors are; nothing in it waits for a GPU.
+
+    Args:
+        log_prior: float32 [B, T, F].
+        symbol_lengths, frame_lengths: int64 [B], symbols <= frames wherever both are above 0; that is not checked.
+
+    Returns:
+        int64 [B, T], the same as of `search_durations`.
+    """
+    batch, n_symbols, n_frames = log_prior.shape
+    if not (batch and n_symbols and n_frames):
+        return symbol_lengths.new_zeros(batch, n_symbols)
+    values = log_prior.permute(2, 0, 1)
+    best = values.new_full((n_frames + 1, batch, n_symbols + 1), IMPOSSIBLE)
+    best[0, :, 0] = 0
+    for frame in range(n_frames):
+        torch.maximum(best[frame, :, 1:], best[frame, :, :-1], out=best[frame + 1, :, 1:])
+        best[frame + 1, :, 1:] += values[frame]
+    symbol, frame = (torch.arange(size, device=values.device) for size in (n_symbols, n_frames))
+    there = (frame.unsqueeze(1) < frame_lengths) & (symbol_lengths > 0)
+    advanced = (best[:-1, :, 1:] < best[:-1, :, :-1]) | (frame[:, None, None] == symbol)
+    before = symbol - (advanced & there.unsqueeze(2) & (symbol > 0)).long()
+    path = before.new_empty(n_frames, batch, 1)
+    path[-1] = (symbol_lengths - 1).clamp_min(0).unsqueeze(1)
+    for last in range(n_frames - 1, 0, -1):
+        torch.gather(before[last], 1, path[last], out=path[last - 1])
+    durations = before.new_zeros(batch, n_symbols)
+    return durations.scatter_add_(1, path[:, :, 0].T, there.T.long())
 
 
 def maximum_path(log_prior: Tensor, mask: Tensor) -> Tensor:
@@ -91,8 +141,8 @@ def maximum_path(log_prior: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: a row has more symbols than frames.
     """
-    used = mask != 0
-    durations = search_durations(log_prior, used.any(2).sum(1), used.any(1).sum(1))
+    symbols, frames = (edge.sum((1, 2)).cpu() for edge in (mask[:, :, :1] != 0, mask[:, :1] != 0))
+    durations = search_durations(log_prior, symbols, frames)
     return durations_to_path(durations, log_prior.shape[2], dtype=log_prior.dtype)
 
 
@@ -107,10 +157,9 @@ def durations_to_path(durations: Tensor, frames: int, *, dtype: torch.dtype = to
     Returns:
         [B, T, frames].
     """
-    ends = durations.cumsum(1).unsqueeze(2)
-    starts = torch.nn.functional.pad(ends, (0, 0, 1, 0))[:, :-1]
-    frame = torch.arange(frames, device=durations.device)
-    return ((frame >= starts) & (frame < ends)).to(dtype)
+    path = torch.zeros(*durations.shape, frames, dtype=dtype, device=durations.device)
+    there = torch.arange(frames, device=durations.device) < durations.sum(1, keepdim=True)
+    return path.scatter_(1, frame_symbols(durations, frames).unsqueeze(1), there.unsqueeze(1).to(dtype))
 
 
 def frame_symbols(durations: Tensor, frames: int) -> Tensor:

@@ -2,48 +2,39 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-# The original's value for a way that is not there. Real sums stay far above it: 1e6 for minutes of speech.
-_IMPOSSIBLE = np.float32(-1e9)
+from gradtts_robust.model.alignment import IMPOSSIBLE
 
 
-@njit(cache=True)
-def _search_one(log_prior, n_symbols, n_frames, durations):
-    best = np.empty(n_symbols, dtype=np.float32)
-    advanced = np.zeros((n_frames, n_symbols), dtype=np.bool_)
+def _compiled(function):
+    """Compiled once per machine where there is a folder to keep that in, as there is not for a user without a home; else per process."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
+
+
+@_compiled
+def search_one(log_prior, n_symbols, n_frames, durations):
+    """Most likely monotonic alignment of one utterance.
+
+    Args:
+        log_prior: float32 [F, T], C-contiguous: a frame's symbols side by side.
+        n_symbols, n_frames: how many of them are there, 0 < n_symbols <= n_frames.
+        durations: int64 [T], zeros; gets the frames of each symbol.
+    """
+    # the ways that are not there have a row and a column, so that the loop over symbols has no branch and becomes vector instructions
+    best = np.full((n_frames + 1, n_symbols + 1), np.float32(IMPOSSIBLE), dtype=np.float32)
+    best[0, 0] = 0
     for frame in range(n_frames):
-        first = max(0, n_symbols + frame - n_frames)
-        last = min(n_symbols - 1, frame)
-        # downwards, so that best[symbol - 1] is still the previous frame's
-        for symbol in range(last, first - 1, -1):
-            stay = _IMPOSSIBLE if symbol == frame else best[symbol]
-            if symbol > 0:
-                advance = best[symbol - 1]
-            else:
-                advance = np.float32(0.0) if frame == 0 else _IMPOSSIBLE
-            advanced[frame, symbol] = symbol == frame or stay < advance
-            best[symbol] = max(stay, advance) + log_prior[frame, symbol]
+        first, last = max(0, n_symbols + frame - n_frames), min(n_symbols, frame + 1)
+        stay, advance = best[frame, first + 1: last + 1], best[frame, first:last]
+        values, sums = log_prior[frame, first:last], best[frame + 1, first + 1: last + 1]
+        for place in range(stay.shape[0]):
+            sums[place] = max(stay[place], advance[place]) + values[place]
     symbol = n_symbols - 1
     for frame in range(n_frames - 1, -1, -1):
         durations[symbol] += 1
-        if symbol > 0 and advanced[frame, symbol]:
+        if symbol > 0 and (symbol == frame or best[frame, symbol + 1] < best[frame, symbol]):
             symbol -= 1
-
-
-@njit(parallel=True, cache=True)
-def search(log_prior, symbol_lengths, frame_lengths):
-    """Most likely monotonic alignments, a row of the batch per thread.
-
-    Args:
-        log_prior: float32 [B, F, T], C-contiguous: a frame's symbols side by side.
-        symbol_lengths, frame_lengths: int64 [B], symbols <= frames wherever both are above 0.
-
-    Returns:
-        Frames of each symbol, int64 [B, T]; zero in rows without symbols or frames.
-    """
-    durations = np.zeros((log_prior.shape[0], log_prior.shape[2]), dtype=np.int64)
-    for row in prange(log_prior.shape[0]):
-        if symbol_lengths[row] > 0 and frame_lengths[row] > 0:
-            _search_one(log_prior[row], symbol_lengths[row], frame_lengths[row], durations[row])
-    return durations

@@ -19,7 +19,7 @@ def segment_indices(lengths: Tensor, frames: int, size: int | None, *, generator
     if size < 8 or size % 8:
         raise ValueError(f"segment_frames is {size}; it must be a multiple of 8")
     room = (lengths - size).clamp_min(0)
-    drawn = torch.rand(len(lengths), generator=generator).to(lengths.device)
+    drawn = torch.rand(len(lengths), generator=generator).to(lengths.device, non_blocking=True)
     starts = torch.minimum((drawn * (room + 1)).long(), room)
     return starts.unsqueeze(1) + torch.arange(size, device=lengths.device)
 

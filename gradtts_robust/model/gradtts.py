@@ -184,7 +184,7 @@ class GradTTS(nn.Module):
             over bins; `diffusion`. Each [B].
 
         Raises:
-            ValueError: segment_frames that does not fit, or a row with more symbols than frames.
+            ValueError: segment_frames that does not fit.
         """
         once, copies = _distinct(batch)
         encoded = self.encode(once.ids, once.ids_lengths, once.speakers)
@@ -205,8 +205,8 @@ class GradTTS(nn.Module):
         segment_mask = (frames < batch.mel_lengths.unsqueeze(1)).unsqueeze(1).to(mel.dtype)
         frames = frames.clamp_max(mel.shape[2] - 1)
         mel, mu = (at_frames(values, frames) * segment_mask for values in (mel, mu))
-        t = (sample_t(len(mel), generator, stratified=stratified) if t is None else t).to(mel)
-        noise = torch.randn(mel.shape, generator=generator, dtype=torch.float32).to(mel)
+        t = (sample_t(len(mel), generator, stratified=stratified) if t is None else t).to(mel, non_blocking=True)
+        noise = torch.randn(mel.shape, generator=generator, dtype=torch.float32).to(mel, non_blocking=True)
         rows, input_noise = self._rows(batch.speakers), noise
         if perturbation is not None and any(part.training for part in self.children()):
             rows = rows if rows is None else perturbation.speaker(rows, self.spk_emb.weight, generator)
@@ -249,15 +249,9 @@ class GradTTS(nn.Module):
 
     def _durations(self, batch, mu: Tensor) -> Tensor:
         """Durations [B, T] of a batch: those it knows, and by search where a row has none."""
-        unknown = ~batch.durations.any(1)
-        rows = unknown.nonzero().flatten()
-        if not len(rows):
+        if not batch.unaligned:
             return batch.durations
-        impossible = unknown & (batch.ids_lengths > batch.mel_lengths)
-        if impossible.any():
-            row = int(impossible.nonzero()[0])
-            raise ValueError(f"{batch.keys[row]}: {int(batch.ids_lengths[row])} symbols cannot be aligned to "
-                             f"{int(batch.mel_lengths[row])} frames; drop the utterance or check its transcript")
+        rows = torch.tensor(batch.unaligned).to(mu.device, non_blocking=True)
         found = self.align(mu[rows], batch.mel[rows], batch.ids[rows], batch.ids_lengths[rows], batch.mel_lengths[rows])
         return batch.durations.index_copy(0, rows, found)
 
@@ -276,5 +270,4 @@ def _distinct(batch) -> tuple[object, Tensor | None]:
     if len(kept) == len(names):
         return batch, None
     place = {names[row]: index for index, row in enumerate(kept)}
-    device = batch.ids.device
-    return batch.rows(torch.tensor(kept, device=device)), torch.tensor([place[name] for name in names], device=device)
+    return batch.rows(kept), torch.tensor([place[name] for name in names]).to(batch.ids.device, non_blocking=True)

@@ -5,9 +5,12 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEAST_DAMAGE = 0.01
 
@@ -83,6 +86,8 @@ def leave_one_out(embeddings: np.ndarray, judged: np.ndarray | None = None) -> n
 
 def threshold_counts(similarities: Sequence[float], thresholds: Sequence[float]) -> pd.Series:
     """How many similarities lie below each threshold; NaN ones are not counted. The index is the thresholds."""
+    import pandas as pd  # not at the top: `gradtts-robust similarity` waits for half a second of it
+
     values = np.asarray(similarities, dtype=float)
     return pd.Series([int((values < threshold).sum()) for threshold in thresholds], index=list(thresholds), name="below", dtype=int)
 
@@ -115,7 +120,7 @@ def bootstrap_interval(values: Sequence[float], groups: Sequence | None = None, 
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
     rng = np.random.default_rng(seed)
-    parts = [values[labels == label] for label in pd.unique(labels)]
+    parts = [values[labels == label] for label in dict.fromkeys(labels.tolist())]
     # sums and sizes of every group's resamples, then groups drawn among them
     sums = np.stack([part[rng.integers(len(part), size=(samples, len(parts), len(part)))].sum(axis=2) for part in parts])
     sizes = np.array([len(part) for part in parts])

@@ -139,7 +139,8 @@ def _load_original(path: Path, overrides: Mapping[str, float]) -> Checkpoint:
 
 def _built(config: ModelConfig, tensors: Mapping[str, Tensor], *, path: Path) -> GradTTS:
     """The network of `config` with exactly these weights."""
-    with torch.device("meta"):
+    # not on `meta`: initialising there imports torch's compiler, a second that everybody who speaks would wait for
+    with torch.random.fork_rng([]):
         model = GradTTS(config)
     needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
