@@ -19,13 +19,15 @@ from pathlib import Path
 import bench_original
 from bench_measure import CLOCKS, Figure, Settings, report, table
 
-# row -> module, which has `measure`
-ROWS = {"train": "bench_training", "speak": "bench_synthesis"}
+# row -> module and its function
+ROWS = {"train": "bench_training.measure", "speak": "bench_synthesis.measure", "align": "bench_small.align", "embed": "bench_small.embed",
+        "start": "bench_small.start", "adapt": "bench_runs.adapt", "study": "bench_runs.study"}
+FAILED = "failed"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 where every chosen row was measured."""
+    """0 where every chosen row was measured, 1 where one failed, 2 for a command that cannot be carried out."""
     args = parser().parse_args(argv)
     # before torch and numba are imported: they read it once
     os.environ.update({name: str(args.threads) for name in THREADS})
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(report(figures, facts), encoding="utf-8")
-    return 0
+    return int(any(figure.name == FAILED for figure in figures))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,11 +82,20 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Figure]:
         settings = replace(settings, search=None if failed else search)
     figures = []
     for row in args.only:
-        found = importlib.import_module(ROWS[row]).measure(settings)
+        found = measure_row(row, settings)
         for figure in found:
             print(table([figure]).splitlines()[-1], file=sys.stderr, flush=True)
         figures += found
     return figures
+
+
+def measure_row(row: str, settings: Settings) -> list[Figure]:
+    """A row's figures, or the line that says why there are none: the other rows are worth having without it."""
+    module, function = ROWS[row].split(".")
+    try:
+        return getattr(importlib.import_module(module), function)(settings)
+    except (ValueError, OSError, ImportError) as error:
+        return [Figure(row, FAILED, note=str(error).splitlines()[0])]
 
 
 def machine(args: argparse.Namespace) -> dict:
