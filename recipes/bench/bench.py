@@ -19,7 +19,7 @@ from pathlib import Path
 import bench_original
 from bench_measure import CLOCKS, Figure, Settings, report, table
 
-# row -> module and its function
+# row -> the function that measures it
 ROWS = {"train": "bench_training.measure", "speak": "bench_synthesis.measure", "align": "bench_small.align", "embed": "bench_small.embed",
         "start": "bench_small.start", "adapt": "bench_runs.adapt", "study": "bench_runs.study"}
 FAILED = "failed"

@@ -1,6 +1,7 @@
 """The original Grad-TTS beside ours: imported from the folder that the user names, its alignment search built into another one."""
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -58,8 +59,7 @@ def load(original: Path, search: Path | None):
         for name in ("model.monotonic_align.model", "model.monotonic_align.model.monotonic_align"):
             sys.modules[name] = types.ModuleType(name)
         sys.modules[SEARCH] = _built(search) if search else _ours()
-        import model
-    return sys.modules["model"]
+    return importlib.import_module("model")
 
 
 def _built(folder: Path):

@@ -36,7 +36,7 @@ def speech(settings: Settings) -> Speech:
 
 
 def clips(manifest: Path, count: int) -> list[np.ndarray]:
-    """Pieces of 4 s at 16 kHz, float32, from a few minutes of what the manifest lists; a piece may hold the end of one clip and the next."""
+    """Pieces of 4 s at 16 kHz, float32, from a few minutes of what the manifest lists; a piece may go on in the next clip."""
     whole = np.concatenate([load_audio(u.path, sample_rate=RATE) for u in read_manifest(manifest)[:60]])
     starts = np.random.default_rng(0).integers(0, len(whole) - SECONDS * RATE, count)
     return [whole[start:start + SECONDS * RATE].copy() for start in starts]
