@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .setup-demo
 	$(BIN)/gradtts-robust demo --out runs/demo
@@ -12,6 +12,10 @@ test: .setup-test
 
 lint: .setup-test
 	$(BIN)/ruff check .
+
+# make bench ORIGINAL=Speech-Backbones/Grad-TTS ROWS="train speak": beside the original Grad-TTS; without ORIGINAL our own figures
+bench: .setup-bench
+	$(BIN)/python recipes/bench/bench.py $(if $(ORIGINAL),--original $(ORIGINAL)) $(if $(ROWS),--only $(ROWS)) --out runs/bench.json $(BENCH)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -25,5 +29,9 @@ lint: .setup-test
 	$(SETUP) -e ".[test]"
 	@touch $@ .setup-demo
 
+.setup-bench: pyproject.toml .venv/bin/python
+	$(SETUP) -e ".[bench]"
+	@touch $@ .setup-demo
+
 clean:
-	rm -rf .venv .setup-demo .setup-test runs build *.egg-info
+	rm -rf .venv .setup-demo .setup-test .setup-bench runs build *.egg-info

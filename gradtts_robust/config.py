@@ -142,7 +142,7 @@ class OptimConfig:
 
     Args:
         batch_size: utterances per step and process.
-        segment_frames: frames per utterance that the score network sees, a multiple of 8.
+        segment_frames: frames per utterance that the score network sees, a multiple of 8, or of 4 for the `grad-tts` decoder.
         timesteps: a time t of its own for every example of a batch: `uniform`, or `stratified`, one in each B-th of the range.
         learning_rate: Adam's, reached after `warmup` steps, then constant, or falling by a cosine to a tenth at the end with `decay`.
         clip: largest gradient norm, of the encoder and of the decoder apart, as the original clips.

@@ -157,6 +157,10 @@ def test_every_start_of_a_segment_is_drawn():
     assert len(counts) == 4 and counts.min() > 400
 
 
+def test_the_original_s_segments_may_be_any_multiple_of_4():
+    assert terms(model("grad-tts"), batch(), segment=12)["diffusion"].isfinite().all()
+
+
 def test_score_network_sees_the_aligned_segment():
     net, seen = model(), []
     net.decoder.estimator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
@@ -285,8 +289,9 @@ def test_bad_input_is_named():
         GradTTS(ModelConfig(n_speakers=0))
     with pytest.raises(ValueError, match="2 speakers; say which"):
         model().encode(torch.zeros(1, 3, dtype=torch.long), torch.tensor([3]))
-    with pytest.raises(ValueError, match="segment_frames is 12"):
-        terms(model(), batch(), segment=12)
+    for decoder, frames in (("lean", 12), ("grad-tts", 14), ("grad-tts", 4)):
+        with pytest.raises(ValueError, match=f"segment_frames is {frames}"):
+            terms(model(decoder), batch(), segment=frames)
     with pytest.raises(ValueError, match=r"utterance-1: 6 symbols .* 4 frames"):
         batch(lengths=((6, 40), (6, 4)))
 

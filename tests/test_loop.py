@@ -162,8 +162,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "named"), [
-    ({"batch_size": 0}, "batch_size is 0"), ({"segment_frames": 20}, "segment_frames is 20"), ({"learning_rate": 0.0}, "learning_rate"),
-    ({"clip": -1.0}, "clip is -1"), ({"ema": 1.0}, "ema is 1.0"), ({"precision": "fp8"}, "precision is 'fp8'"),
+    ({"batch_size": 0}, "batch_size is 0"), ({"segment_frames": 20}, "segment_frames is 20.*multiple of 8"),
+    ({"learning_rate": 0.0}, "learning_rate"), ({"clip": -1.0}, "clip is -1"),
+    ({"ema": 1.0}, "ema is 1.0"), ({"precision": "fp8"}, "precision is 'fp8'"),
     ({"keep": -1}, "keep is -1"),
 ])
 def test_settings_out_of_range(tmp_path, changes, named):

@@ -12,12 +12,13 @@ def at_frames(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(2, index.unsqueeze(1).expand(-1, values.shape[1], -1))
 
 
-def segment_indices(lengths: Tensor, frames: int, size: int | None, *, generator: torch.Generator | None) -> Tensor:
+def segment_indices(lengths: Tensor, frames: int, size: int | None, *, generator: torch.Generator | None,
+                    multiple: int = 8) -> Tensor:
     """Frame numbers [B, size] of a random segment of each row; those of short rows run past their end."""
     if size is None:
         size = -(-frames // 8) * 8
-    if size < 8 or size % 8:
-        raise ValueError(f"segment_frames is {size}; it must be a multiple of 8")
+    if size < 8 or size % multiple:
+        raise ValueError(f"segment_frames is {size}; this model's decoder needs a multiple of {multiple}, at least 8")
     room = (lengths - size).clamp_min(0)
     drawn = torch.rand(len(lengths), generator=generator).to(lengths.device, non_blocking=True)
     starts = torch.minimum((drawn * (room + 1)).long(), room)

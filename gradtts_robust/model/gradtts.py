@@ -172,7 +172,8 @@ class GradTTS(nn.Module):
         Args:
             batch: a `data.dataset.Batch` on the model's device. Durations it knows are the alignment; other rows are aligned by search.
             objective: the diffusion loss; None leaves the score network out, and the term is zero.
-            segment_frames: frames that the score network sees, a multiple of 8; None for whole utterances.
+            segment_frames: frames that the score network sees, >= 8 and a multiple of the decoder's `FRAME_MULTIPLES`; None for whole
+                utterances.
             generator: on the CPU: draws segments, then times, then noise, so that a seed means the same on every device.
             weights: of the examples in the diffusion term, [B].
             stratified: spread the batch's times evenly, see `diffusion.sample_t`.
@@ -201,7 +202,8 @@ class GradTTS(nn.Module):
 
         if objective is None:
             return {"duration": duration, "prior": prior, "diffusion": torch.zeros_like(prior)}
-        frames = segment_indices(batch.mel_lengths, mel.shape[2], segment_frames, generator=generator)
+        frames = segment_indices(batch.mel_lengths, mel.shape[2], segment_frames, generator=generator,
+                                 multiple=FRAME_MULTIPLES[self.config.decoder])
         segment_mask = (frames < batch.mel_lengths.unsqueeze(1)).unsqueeze(1).to(mel.dtype)
         frames = frames.clamp_max(mel.shape[2] - 1)
         mel, mu = (at_frames(values, frames) * segment_mask for values in (mel, mu))

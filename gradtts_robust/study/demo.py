@@ -51,7 +51,7 @@ def run_demo(config: DemoConfig, *, progress: Stages | None = None) -> Summary:
         raise ValueError(f"the base has heard the voice {config.voice!r}; choose one that it has not")
     for one in runs.values():
         check_same_run(Path(one.out), one)
-        check_settings(one.optim, iterations=one.iterations, seed=one.seed)
+        check_settings(one.optim, iterations=one.iterations, seed=one.seed, decoder=base.model.config.decoder)
         build_objective(one.objective, base.model.config)
     make_corpus(config, progress=progress)
     speak_natural(config)

@@ -150,6 +150,7 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
     check_same_run(Path(config.out), config)
     split = split_target(config)
     base = load_checkpoint(config.base or shipped_base())
+    setup.check_settings(config.optim, iterations=config.iterations, seed=config.seed, decoder=base.model.config.decoder)
     check_objective(config.objective, base.model.config)
     build_perturbation(config.conditioning, base.model.config)
     if config.train == "speaker" and base.model.config.n_speakers == 1:

@@ -119,7 +119,7 @@ def train(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str, i
         ValueError: a setting out of its range, no features, a loss that is not finite, or checkpoints of another model in `out`.
     """
     began, out = time.monotonic(), Path(out)
-    setup.check_settings(optim, iterations=iterations, seed=seed)
+    setup.check_settings(optim, iterations=iterations, seed=seed, decoder=model.config.decoder)
     if not 0 <= trim < 1:
         raise ValueError(f"trim is {trim:g}; it must be in [0, 1), such as 0.3")
     if not features:

@@ -66,15 +66,16 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
         FileNotFoundError, ValueError: bad settings or data, before anything is written to the run folder.
     """
     out = Path(config.out)
-    setup.check_settings(config.optim, iterations=config.iterations, seed=config.seed)
+    told = model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0)
+    setup.check_settings(config.optim, iterations=config.iterations, seed=config.seed, decoder=told.decoder)
     setup.resolve_device(config.device)
     if config.objective.example_weights != "none":
         raise ValueError(f"objective.example_weights is {config.objective.example_weights!r}, which weighs one target's utterances in "
                          "adaptation; set it to none for pretraining")
-    check_objective(config.objective, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
+    check_objective(config.objective, told)
     if config.objective.delta_schedule == CALIBRATED and not config.init:
         raise ValueError("objective.delta_schedule is calibrated, but random weights have no error to go by; name a checkpoint with --init")
-    build_perturbation(config.conditioning, model_config(config, n_speakers=2, mel_mean=0.0, mel_std=1.0))
+    build_perturbation(config.conditioning, told)
     check_condition_noise(config.corruption)
     check_same_run(out, config)
     corpus = read_corpus(config, progress=progress)

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig, OptimConfig
-from ..model.gradtts import GradTTS
+from ..model.gradtts import FRAME_MULTIPLES, GradTTS
 
 TRAINABLE = ("all", "encoder", "decoder", "speaker")
 
 
-def check_settings(optim: OptimConfig, *, iterations: int, seed: int) -> None:
+def check_settings(optim: OptimConfig, *, iterations: int, seed: int, decoder: str = "") -> None:
     """Refuses settings outside their range.
+
+    Args:
+        decoder: the model's score network; empty where it is not known yet.
 
     Raises:
         ValueError: names the setting, its value and its range.
@@ -25,8 +28,9 @@ def check_settings(optim: OptimConfig, *, iterations: int, seed: int) -> None:
     for name, (value, low) in {**values, "iterations": (iterations, 1), "seed": (seed, 0)}.items():
         if value < low:
             raise ValueError(f"{name} is {value}; it must be at least {low}")
-    if optim.segment_frames % 8:
-        raise ValueError(f"optim.segment_frames is {optim.segment_frames}; it must be a multiple of 8, as the U-Net halves it")
+    multiple = FRAME_MULTIPLES.get(decoder, min(FRAME_MULTIPLES.values()))
+    if optim.segment_frames % multiple:
+        raise ValueError(f"optim.segment_frames is {optim.segment_frames}; it must be a multiple of {multiple}, as the U-Net halves it")
     for name in ("learning_rate", "clip"):
         if not getattr(optim, name) > 0:
             raise ValueError(f"optim.{name} is {getattr(optim, name)}; it must be above 0")
