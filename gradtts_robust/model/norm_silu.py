@@ -1,4 +1,4 @@
-"""Normalisation over channels, scale and shift, SiLU and mask in one operation: what stands before every convolution of the lean network."""
+"""Normalisation over channels, scale and shift, SiLU and mask in one operation: what stands before each convolution of the lean network."""
 from __future__ import annotations
 
 import torch
