@@ -24,11 +24,18 @@ class Agreement:
         weights: [n] float64 in [0, 1], at least one is 1.
         distance: [n], cosine distance to the weighted mean direction of the other utterances.
         excess: [n], distance beyond what the majority's clips of that length have.
+        suspicion: [n] >= 0, that excess in standard deviations of the majority's; the weights are its `biweight`.
     """
 
     weights: np.ndarray
     distance: np.ndarray
     excess: np.ndarray
+    suspicion: np.ndarray
+
+
+def biweight(suspicion: np.ndarray) -> np.ndarray:
+    """Tukey's biweight, in [0, 1], of distances >= 0 in standard deviations."""
+    return np.square(1 - np.square(np.clip(suspicion / TUKEY, 0, 1)))
 
 
 def agreement(embeddings: np.ndarray, seconds: np.ndarray | None = None) -> Agreement:
@@ -54,19 +61,20 @@ def agreement(embeddings: np.ndarray, seconds: np.ndarray | None = None) -> Agre
     """
     unit, allowance = _unit(embeddings), _allowance(seconds, len(embeddings))
     if len(unit) < 3:
-        return Agreement(np.ones(len(unit)), np.zeros(len(unit)), np.zeros(len(unit)))
+        return Agreement(np.ones(len(unit)), *np.zeros((3, len(unit))))
     gram = unit @ unit.T
     weights = _starts(gram)
     for _ in range(ITERATIONS):
         distance = _left_out_distance(gram, weights)
-        new, excess = _reweigh(distance - allowance)
+        excess, suspicion = _excess(distance - allowance)
+        new = biweight(suspicion)
         settled = np.abs(new - weights).max() < 1e-9
         weights = new
         if settled:
             break
     total, spread = weights.sum(1), (weights * distance).sum(1) / weights.sum(1)
     best = min(range(len(weights)), key=lambda row: (-round(total[row], 6), spread[row]))
-    return Agreement(weights[best], distance[best], excess[best])
+    return Agreement(weights[best], distance[best], excess[best], suspicion[best])
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:
@@ -108,10 +116,10 @@ def _left_out_distance(gram: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return 1 - own / np.sqrt(np.maximum(squared, 1e-12))
 
 
-def _reweigh(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Biweight and excess, each [starts, n], of distances about the median of the nearest half."""
+def _excess(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances [starts, n] beyond the median of the nearest half, and that in its standard deviations, where it is above 0."""
     half = np.sort(distance, axis=1)[:, : distance.shape[1] // 2 + 1]
     middle = np.median(half, axis=1, keepdims=True)
     scale = np.clip(1.4826 * np.median(np.abs(half - middle), axis=1, keepdims=True), *SCALE)
     excess = distance - middle
-    return np.square(1 - np.square(np.clip(excess / (TUKEY * scale), 0, 1))), excess
+    return excess, np.maximum(excess, 0) / scale

@@ -89,7 +89,8 @@ def weigh_voices(utterances: Sequence[Utterance], features: Sequence[Features], 
     seconds = np.array([f.mel.shape[1] * FRAME for f in features])
     found = agreement(embeddings, seconds)
     return ExampleWeights([u.id for u in utterances], found.weights, {
-        "voice": found.weights, "distance": found.distance, "excess": found.excess, "seconds": seconds})
+        "voice": found.weights, "distance": found.distance, "excess": found.excess, "seconds": seconds,
+        "deviation": found.suspicion})
 
 
 def weigh_jointly(voices: ExampleWeights, fit: TextFit, kind: str) -> ExampleWeights:
@@ -98,14 +99,13 @@ def weigh_jointly(voices: ExampleWeights, fit: TextFit, kind: str) -> ExampleWei
     Args:
         voices: of `weigh_voices`.
         fit: of the same utterances under the base.
-        kind: `joint`, the product of what each signal says, or `em`, the probability of being clean under a mixture.
+        kind: `joint`, by the sum of what the signals suspect, or `em`, the probability of being clean under a mixture.
     """
-    judged = joint.judge(voices.values, fit)
+    judged = joint.judge(voices.signals["deviation"], fit)
     values = joint.COMBINATIONS[kind](judged)
     usual = {f"usual_{name}": np.full(len(values), value) for name, value in judged.usual.items()}
     return ExampleWeights(voices.ids, values, {
-        **voices.signals, "sound": judged.factors["sound"], "correlation": fit.sound, "text": judged.factors["text"],
-        "advantage": fit.text, **usual})
+        **voices.signals, **judged.factors, "correlation": fit.sound, "advantage": fit.text, "quietness": fit.quiet, **usual})
 
 
 def check_kind(kind: str) -> None:
@@ -185,9 +185,14 @@ def _text_reason(signals: Mapping[str, float]) -> str:
             f"{signals['usual_text']:.2f}")
 
 
+def _quiet_reason(signals: Mapping[str, float]) -> str:
+    return (f"something is heard while nobody speaks: the quietest lies {signals['quietness']:.0f} dB below the whole, where that of most "
+            f"clips does by {signals['usual_quiet']:.0f} dB or more")
+
+
 def _gain_reason(signals: Mapping[str, float]) -> str:
     return f"learnt unlike the others: a gain of {signals['log_gain']:.2f}, where most clips have {signals['usual_gain']:.2f}"
 
 
-REASONS = {"voice": _voice_reason, "sound": _sound_reason, "text": _text_reason, "gain": _gain_reason}
+REASONS = {"voice": _voice_reason, "sound": _sound_reason, "quiet": _quiet_reason, "text": _text_reason, "gain": _gain_reason}
 """By the signal's name, whose column holds a weight."""

@@ -44,7 +44,7 @@ def measure(base: str, manifest: str, speaker: str, dirt: str, fraction: float, 
         base=base, manifest=manifest, speaker=speaker, out=str(cache / "unused"), utterances=7, corruption=corruption,
         objective=ObjectiveConfig(example_weights="joint"), cache=str(cache), device="cpu"))
     dirty, signals = np.array([record["corrupted"] for record in prepared.records]), prepared.weights.signals
-    judged = joint.judge(signals["voice"], TextFit(signals["correlation"], signals["advantage"]))
+    judged = joint.judge(signals["deviation"], TextFit(signals["correlation"], signals["advantage"], signals["quietness"]))
     found = {"agreement": signals["voice"], **{name: combine(judged) for name, combine in joint.COMBINATIONS.items()}}
     return [{**dict(zip(KEY, (speaker, dirt, fraction, seed), strict=True)), "weights": name, "area": area(weights, dirty),
              "mass": weights[dirty].sum() / weights.sum(), "false_alarms": (weights[~dirty] < DISTRUSTED).mean(),
