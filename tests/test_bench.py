@@ -18,6 +18,8 @@ import bench_synthesis  # noqa: E402
 import bench_training  # noqa: E402
 from bench_measure import Figure, Settings, compared, interleaved  # noqa: E402
 
+from gradtts_robust.model.diffusion import forward_process  # noqa: E402
+
 
 @pytest.fixture
 def settings(tmp_path):
@@ -84,6 +86,19 @@ def test_weights_give_every_part_a_gradient_and_every_symbol_its_frames(settings
     assert mel.shape == noise.shape == (1, 80, 24) and mel.isfinite().all()
 
 
+def test_the_original_is_told_what_ours_draws(settings, monkeypatch):
+    sizes, seen = bench_model.QUICK, []
+    net = bench_training.load_checkpoint(bench_model.write_weights(settings.work / "w.pt", sizes))
+    net.model.decoder.estimator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    monkeypatch.setattr(bench_training, "load_checkpoint", lambda _: net)
+    batch, t = bench_training.collate(bench_model.make_features(sizes), bench_model.speaker_rows(sizes)), torch.tensor([0.3, 0.6])
+    bench_training.our_gradients(settings.work / "w.pt", sizes, settings, batch, t, "float32")
+    starts, noise = bench_training.segments_and_noise(batch, sizes)
+    mel = torch.stack([row[:, start:start + sizes.segment] for row, start in zip(batch.mel, starts.tolist())])
+    noisy, _, mu = seen[0][:3]
+    torch.testing.assert_close(noisy, forward_process(mel, mu, t, noise, net.model.schedule))
+
+
 def test_an_original_s_draws_are_replaced(settings):
     import random
 
@@ -107,6 +122,9 @@ def test_a_step_is_measured_as_often_as_asked(settings):
     path = bench_model.write_weights(settings.work / "w.pt", bench_model.QUICK)
     seconds = bench_training.step_seconds(path, bench_model.QUICK, settings, "float32")
     assert list(seconds) == ["ours"] and len(seconds["ours"]) == 2 and min(seconds["ours"]) > 0
+    for _ in range(2):
+        grown, whole = bench_training.our_peak(path, bench_model.QUICK, settings, "float32")
+        assert 0 <= grown < whole
 
 
 def test_a_row_that_fails_is_told_and_leaves_the_others(monkeypatch, tmp_path, capsys, unchanged_environment):

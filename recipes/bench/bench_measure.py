@@ -137,7 +137,7 @@ def run(words: Sequence[str], clock: str) -> float:
     seconds = now() - began
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        raise ValueError(f"{' '.join(map(str, words))[:200]} failed: {last}")
+        raise ValueError(f"a process of {Path(words[0]).name} failed: {last}")
     return seconds
 
 

@@ -1,6 +1,7 @@
 """Row `train`: a step of training at full size, its gradients and its memory."""
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -14,6 +15,7 @@ from gradtts_robust.config import OptimConfig, TextConfig
 from gradtts_robust.data.dataset import Batch, collate
 from gradtts_robust.losses import Objective
 from gradtts_robust.model.frames import segment_indices
+from gradtts_robust.model.gradtts import FRAME_MULTIPLES
 from gradtts_robust.training.checkpoint import load_checkpoint
 from gradtts_robust.training.loop import train
 from gradtts_robust.training.setup import cpu_multiplies_bf16
@@ -67,11 +69,15 @@ def step_seconds(weights: Path, sizes: Size, settings: Settings, precision: str)
 
 
 def our_steps(weights: Path, sizes: Size, settings: Settings, precision: str, *, steps: int, progress: Callable) -> None:
-    """Trains with the real loop: batches, alignment, three losses, clipping, Adam, metrics on disk."""
+    """Trains with the real loop: batches, alignment, three losses, clipping, Adam, metrics on disk.
+
+    In a folder of its own, as a run that finds its checkpoints has nothing left to do.
+    """
+    out = tempfile.mkdtemp(dir=settings.work)
     optim = OptimConfig(batch_size=sizes.batch, segment_frames=sizes.segment, learning_rate=1e-4, precision=precision,
                         checkpoint_every=steps, threads=settings.threads)
     train(load_checkpoint(weights).model, make_features(sizes), speaker_rows(sizes), objective=Objective(penalty="l2"), optim=optim,
-          iterations=steps, out=settings.work / f"train-{precision}-{steps}", seed=0, device=settings.device, text=TextConfig(),
+          iterations=steps, out=out, seed=0, device=settings.device, text=TextConfig(),
           speakers=list(speaker_rows(sizes)), progress=progress)
 
 
@@ -159,12 +165,17 @@ def our_gradients(weights: Path, sizes: Size, settings: Settings, batch: Batch, 
     return {name: parameter.grad for name, parameter in net.named_parameters()}
 
 
+def segments_and_noise(batch: Batch, sizes: Size) -> tuple[Tensor, Tensor]:
+    """What ours draws in `our_gradients`: the segments' first frames [B] and the noise [B, 80, segment]."""
+    generator = torch.Generator().manual_seed(2)
+    frames = segment_indices(batch.mel_lengths, sizes.frames, sizes.segment, generator=generator, multiple=FRAME_MULTIPLES["grad-tts"])
+    return frames[:, 0], torch.randn(len(frames), 80, sizes.segment, generator=generator).to(frames.device)
+
+
 def original_gradients(weights: Path, sizes: Size, settings: Settings, batch: Batch, t: Tensor) -> dict[str, Tensor]:
     """The same of the original, told what ours draws; its prior too over whole utterances, as ours is, and not over the segments."""
     net = load_original(weights, sizes, settings).eval()
-    generator = torch.Generator().manual_seed(2)
-    starts = segment_indices(batch.mel_lengths, sizes.frames, sizes.segment, generator=generator)[:, 0]
-    noise = torch.randn(len(t), 80, sizes.segment, generator=generator).to(settings.device)
+    starts, noise = segments_and_noise(batch, sizes)
     known = (batch.ids, batch.ids_lengths, batch.mel, batch.mel_lengths, batch.speakers)
     with drawn(starts=starts, t=t, noise=noise):
         duration, _, diffusion = net.compute_loss(*known, out_size=sizes.segment)
