@@ -247,7 +247,10 @@ def test_synthesis_is_made_of_its_parts(decoder):
     mu = encoded.mu @ durations_to_path(fractional, padded) * mask
     torch.testing.assert_close(spoken.mu, mu[:, :, :longest])
     start = mu + torch.randn(mu.shape, generator=seeded()) / 2.0
-    torch.testing.assert_close(spoken.mel, net.sample(start, mask, mu, speakers, 3)[:, :, :longest])
+    for row, frames in enumerate(spoken.mel_lengths.tolist()):
+        cut = (slice(row, row + 1), slice(None), slice(-(-frames // multiple) * multiple))
+        alone = net.sample(start[cut], mask[cut], mu[cut], speakers[cut[0]], 3)[0, :, :frames]
+        torch.testing.assert_close(spoken.mel[row, :, :frames], alone)
     assert (spoken.mel[:, 0] != 0).sum(1).tolist() == spoken.mel_lengths.tolist()
 
 

@@ -223,6 +223,9 @@ class GradTTS(nn.Module):
                    length_scale: float = 1.0, solver: str = "ode", generator: torch.Generator | None = None) -> Synthesis:
         """Speaks: text encoder, durations, reverse process. The model should be in `eval()`.
 
+        On a CPU the reverse process is solved row by row, so that no row pays for the longest one's frames; on a GPU together, where the
+        `grad-tts` decoder sees the padding, as the original's does, so that a row differs a little from the same one alone.
+
         Args:
             ids: symbol ids, int64 [B, T], with lengths [B] and speaker ids [B] (None where there is one speaker).
             steps: score evaluations.
@@ -246,7 +249,15 @@ class GradTTS(nn.Module):
         mask = sequence_mask(mel_lengths, padded, dtype=encoded.mu.dtype)
         mu = at_frames(encoded.mu, frame_symbols(durations, padded)) * mask
         noise = torch.randn(mu.shape, generator=generator, dtype=torch.float32).to(mu)
-        mel = self.sample(mu + noise / temperature, mask, mu, speakers, steps, solver=solver, generator=generator)
+        start = mu + noise / temperature
+        if mu.device.type == "cpu":
+            mel = torch.zeros_like(mu)
+            for row, frames in enumerate((-(-mel_lengths // multiple) * multiple).tolist()):
+                cut = (slice(row, row + 1), slice(None), slice(frames))
+                mel[cut] = self.sample(start[cut], mask[cut], mu[cut], None if speakers is None else speakers[cut[0]], steps, solver=solver,
+                                       generator=generator)
+        else:
+            mel = self.sample(start, mask, mu, speakers, steps, solver=solver, generator=generator)
         return Synthesis(mel[:, :, :longest], mel_lengths, durations, mu[:, :, :longest])
 
     def _durations(self, batch, mu: Tensor) -> Tensor:
