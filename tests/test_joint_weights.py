@@ -12,6 +12,7 @@ from gradtts_robust.config import AdaptConfig, CorruptionConfig, EvaluationConfi
 from gradtts_robust.losses import Objective
 from gradtts_robust.training import joint
 from gradtts_robust.training.adapt import adapt, prepare_adaptation
+from gradtts_robust.training.agreement import biweight
 from gradtts_robust.training.gain import GainEstimate, gain_weights, residual_energies
 from gradtts_robust.training.history import read_state
 from gradtts_robust.training.loop import train
@@ -23,18 +24,19 @@ few = settings(max_examples=60, deadline=None)
 ROWS = {name: row for row, name in enumerate(SPEAKERS)}
 
 
-def signals(n, *, voice=(), sound=(), text=()):
+def signals(n, *, voice=(), sound=(), quiet=(), text=()):
     """A judgement of n utterances that are much alike, but for those named, which are dirty by one signal."""
     rng = np.random.default_rng(n)
-    weights, heard, said = np.ones(n), 0.85 + 0.02 * rng.standard_normal(n), 0.6 + 0.05 * rng.standard_normal(n)
-    weights[list(voice)], heard[list(sound)], said[list(text)] = 0.0, 0.5, 0.02
-    return joint.judge(weights, TextFit(heard, said))
+    odd, heard, still = 0.5 * np.abs(rng.standard_normal(n)), 0.75 + 0.02 * rng.standard_normal(n), 55 + 2 * rng.standard_normal(n)
+    said = 0.6 + 0.05 * rng.standard_normal(n)
+    odd[list(voice)], heard[list(sound)], still[list(quiet)], said[list(text)] = 12.0, 0.3, 20.0, 0.02
+    return joint.judge(odd, TextFit(heard, said, still))
 
 
 @pytest.mark.parametrize("kind", joint.COMBINATIONS)
 @few
 @given(n=st.integers(7, 20), share=st.floats(0, 0.49), seed=st.integers(0, 99), names=st.lists(
-    st.sampled_from(["voice", "sound", "text"]), min_size=1, max_size=3, unique=True))
+    st.sampled_from(["voice", "sound", "quiet", "text"]), min_size=1, max_size=4, unique=True))
 def test_a_minority_that_is_dirty_by_any_signal_loses(kind, n, share, seed, names):
     dirty = np.random.default_rng(seed).permutation(n)[: min(int(share * n), (n - 1) // 2)]
     parts = {name: part for name, part in zip(names, np.array_split(dirty, len(names)))}
@@ -45,34 +47,59 @@ def test_a_minority_that_is_dirty_by_any_signal_loses(kind, n, share, seed, name
 
 
 @few
-@given(st.lists(st.tuples(*[st.floats(-0.5, 1)] * 3), min_size=3, max_size=20), st.randoms(use_true_random=False))
+@given(st.lists(st.tuples(st.floats(0, 20), st.floats(-0.5, 1), st.floats(-0.5, 1), st.floats(10, 90)), min_size=3, max_size=20),
+       st.randoms(use_true_random=False))
 def test_order_does_not_matter_and_weights_are_shares(rows, random):
     def weigh(values):
-        voice, sound, text = np.array(values).T
-        voice = np.clip(voice, 0, 1)
-        voice[int(np.argmax(voice))] = 1
-        judged = joint.judge(voice, TextFit(sound, text))
+        voice, sound, text, quiet = np.array(values).T
+        judged = joint.judge(voice - voice.min(), TextFit(sound, text, quiet))
         return [combine(judged) for combine in joint.COMBINATIONS.values()]
     order = list(range(len(rows)))
     random.shuffle(order)
-    for plain in weigh(rows):
+    for plain, mixed in zip(weigh(rows), weigh([rows[i] for i in order])):
         assert ((plain >= 0) & (plain <= 1)).all()
-    # equal voices may change places as to who is the first of the highest
-    if len({float(np.clip(row[0], 0, 1)) for row in rows}) == len(rows):
-        for plain, mixed in zip(weigh(rows), weigh([rows[i] for i in order])):
-            np.testing.assert_allclose(plain[order], mixed, atol=1e-9)
+        np.testing.assert_allclose(plain[order], mixed, atol=1e-9)
 
 
-def test_a_base_that_hears_no_text_judges_by_the_voice_alone():
-    voice = np.array([1, 1, 0.9, 1, 0.2])
-    judged = joint.judge(voice, TextFit(np.array([0.1, 0, 0.2, -0.1, 0.1]), np.array([0.05, -0.1, 0, 0.1, 0])))
-    np.testing.assert_allclose(joint.product(judged), voice)
+def test_a_base_that_hears_no_text_judges_by_the_voice_and_the_quiet_alone():
+    voice, quiet = np.array([0, 0, 1, 0, 4.0]), np.array([50.0, 50, 50, 20, 50])
+    judged = joint.judge(voice, TextFit(np.array([0.1, 0, 0.2, -0.1, 0.1]), np.array([0.05, -0.1, 0, 0.1, 0]), quiet))
+    assert set(judged.suspicion) == {"voice", "quiet"} and (judged.believed == 1).all()
+    weights = joint.together(judged)
+    np.testing.assert_allclose(weights[[0, 1, 3]], [1, 1, 0])
+    assert weights[4] == pytest.approx(biweight(4 / 2**0.5)) and weights[2] > 0.9
 
 
-def test_what_is_usual_is_learnt_from_those_who_share_the_voice():
-    judged = joint.judge(np.array([1.0, 1, 1, 1, 0, 0, 0]),
-                         TextFit(np.array([0.8, 0.8, 0.8, 0.8, 0.99, 0.99, 0.99]), np.full(7, 0.5)))
+def test_several_small_oddities_count_as_one_large_one():
+    def weights(voice, sound, quiet):
+        odd, heard, still = np.zeros(7), np.full(7, 0.75), np.full(7, 50.0)
+        odd[0], heard[0], still[0] = voice, 0.75 - sound * joint.SOUND_SCALE[0], 50 - quiet * joint.QUIET_SCALE[0]
+        return joint.together(joint.judge(odd, TextFit(heard, np.full(7, 0.6), still)))[0]
+
+    assert weights(3, 3, 3) == pytest.approx(weights(9, 0, 0)) and weights(3, 3, 3) < 0.1
+    assert weights(3, 0, 0) > 0.7 and weights(0, 3, 0) == pytest.approx(weights(0, 0, 3))
+
+
+def test_what_is_usual_is_learnt_from_those_whose_voice_and_text_are_trusted():
+    sound, text = np.array([0.8, 0.8, 0.8, 0.8, 0.99, 0.99, 0.99]), np.full(7, 0.5)
+    judged = joint.judge(np.array([0.0, 0, 0, 0, 20, 20, 20]), TextFit(sound, text, np.full(7, 50.0)))
     assert judged.usual["sound"] == 0.8 and (judged.factors["sound"] == 1).all()
+    judged = joint.judge(np.zeros(7), TextFit(1.2 - sound, np.where(np.arange(7) < 4, 0.5, 0.01), np.full(7, 50.0)))
+    assert judged.usual["sound"] == pytest.approx(0.4) and (judged.believed == [1, 1, 1, 1, 0, 0, 0]).all()
+
+
+@pytest.mark.parametrize(("usual", "wrong"), [(0.15, 0.02), (0.6, 0.1), (1.2, 0.1)])
+def test_a_wrong_text_has_no_weight_however_much_the_base_hears(usual, wrong):
+    said = np.full(7, usual)
+    said[:3] = wrong
+    weights = joint.together(joint.judge(np.array([0, 0, 0, 0, 6, 6, 0.0]), TextFit(np.full(7, 0.7), said, np.full(7, 50.0))))
+    assert (weights[:3] == 0).all() and weights[3] == 1, "though the voices take its side"
+
+
+def test_silence_deeper_than_any_room_is_no_suspicion_of_other_clips():
+    quiet = np.array([90, 90, 90, 90, 58, 57, 40.0])
+    factors = joint.judge(np.zeros(7), TextFit(np.full(7, 0.7), np.full(7, 0.6), quiet)).factors
+    assert (factors["quiet"][:6] == 1).all() and factors["quiet"][6] < 0.5
 
 
 @pytest.mark.parametrize("corruption", [
@@ -97,8 +124,34 @@ def test_fit_restores_the_model_and_does_not_depend_on_the_others_order():
     np.testing.assert_allclose(again.sound[::-1], fit.sound, atol=1e-5)
     np.testing.assert_allclose(again.text[::-1], fit.text, atol=1e-5)
     counted = []
+    np.testing.assert_allclose(again.quiet[::-1], fit.quiet)
     alone = measure_text_fit(tiny_model(n_speakers=1), features[:1], row=None, progress=lambda done, total: counted.append((done, total)))
     assert np.isfinite(alone.text).all() and counted == [(1, 1)]
+
+
+def test_the_loudness_of_a_frame_is_no_misfit():
+    model, features = tiny_model(), tiny_features(3)
+    plain = measure_text_fit(model, features, row=1)
+    rng = np.random.default_rng(0)
+
+    def changed(feature):
+        mel = feature.mel.float()
+        louder = torch.from_numpy(rng.standard_normal((1, mel.shape[1]))).float()
+        return dataclasses.replace(feature, mel=mel + louder)
+
+    again = measure_text_fit(model, [changed(f) for f in features], row=1)
+    np.testing.assert_allclose(again.sound, plain.sound, atol=1e-3)
+    np.testing.assert_allclose(again.text, plain.text, atol=1e-3)
+
+
+def test_quiet_is_what_lies_below_the_whole_and_knows_no_level():
+    feature = tiny_features(1)[0]
+    mel = torch.zeros(80, 100)
+    mel[:, :30] = -4.0
+    features = [dataclasses.replace(feature, mel=mel + level, ids=feature.ids[:20]) for level in (0.0, -3.0)]
+    found = measure_text_fit(tiny_model(), features, row=1).quiet
+    expected = 20 * np.log10(np.e) * (4 + 0.5 * np.log(80 * (0.7 + 0.3 * np.exp(-8))))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @few

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gradtts_robust.config import AdaptConfig, CorruptionConfig, ObjectiveConfig
+from gradtts_robust.config import AdaptConfig, CorruptionConfig, EvaluationConfig, ObjectiveConfig
 from gradtts_robust.data.manifest import read_manifest
 from gradtts_robust.files import atomic_text
 from gradtts_robust.training import joint
@@ -37,12 +37,13 @@ KINDS = {
 KEY = ["speaker", "dirt", "fraction", "seed"]
 
 
-def measure(base: str, manifest: str, speaker: str, dirt: str, fraction: float, seed: int, cache: Path) -> list[dict]:
+def measure(base: str, manifest: str, speaker: str, dirt: str, fraction: float, seed: int, cache: Path, reference: int) -> list[dict]:
     """A row per kind of weights."""
     corruption = CorruptionConfig(**{"kind": "none", **KINDS[dirt]}, fraction=fraction, seed=seed)
     prepared = prepare_adaptation(AdaptConfig(
         base=base, manifest=manifest, speaker=speaker, out=str(cache / "unused"), utterances=7, corruption=corruption,
-        objective=ObjectiveConfig(example_weights="joint"), cache=str(cache), device="cpu"))
+        objective=ObjectiveConfig(example_weights="joint"), evaluation=EvaluationConfig(reference_utterances=reference),
+        cache=str(cache), device="cpu"))
     dirty, signals = np.array([record["corrupted"] for record in prepared.records]), prepared.weights.signals
     judged = joint.judge(signals["deviation"], TextFit(signals["correlation"], signals["advantage"], signals["quietness"]))
     found = {"agreement": signals["voice"], **{name: combine(judged) for name, combine in joint.COMBINATIONS.items()}}
@@ -72,14 +73,15 @@ def table(rows: pd.DataFrame) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", required=True, help="of the speakers and of those that their clips are polluted with")
-    parser.add_argument("--speakers", nargs="+", help="whose clips are weighed; by default everybody's with ten or more")
+    parser.add_argument("--speakers", nargs="+", help="whose clips are weighed; by default everybody's with enough")
     parser.add_argument("--base", default="", help="checkpoint; by default the shipped one")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.45, 0.3, 0.15])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--reference", type=int, default=3, help="of a speaker's utterances, so many of the last are not weighed")
     parser.add_argument("--out", type=Path, default=Path("runs/separation"))
     asked = parser.parse_args()
     utterances = [u.speaker for u in read_manifest(asked.manifest)]
-    speakers = asked.speakers or sorted(name for name in set(utterances) if utterances.count(name) >= 10)
+    speakers = asked.speakers or sorted(name for name in set(utterances) if utterances.count(name) >= 7 + asked.reference)
     path = asked.out / "separation.csv"
     rows = pd.read_csv(path, dtype={"speaker": str}) if path.is_file() else pd.DataFrame(columns=[*KEY, "weights"])
     done = set(rows[KEY].itertuples(index=False, name=None))
@@ -87,7 +89,7 @@ def main() -> None:
     plan = [(speaker, name, fraction, seed) for name, fraction in dirt for seed in asked.seeds for speaker in speakers]
     missing = [key for key in plan if key not in done]
     for number, key in enumerate(missing, 1):
-        new = pd.DataFrame(measure(asked.base, asked.manifest, *key, asked.out / "features"))
+        new = pd.DataFrame(measure(asked.base, asked.manifest, *key, asked.out / "features", asked.reference))
         rows = pd.concat([rows, new], ignore_index=True) if len(rows) else new
         atomic_text(path, rows.to_csv(index=False))
         print(f"\r{number} of {len(missing)}", end="", file=sys.stderr, flush=True)
