@@ -88,7 +88,7 @@ def _usual(values: np.ndarray) -> tuple[float, float]:
 
 
 def together(judged: Judgement) -> np.ndarray:
-    """Weight by the sum of what the signals suspect, and none where the text is not believed, [n]; relative to the most trusted.
+    """Weight by the sum of what the signals suspect, [n]; relative to the most trusted one; none where the transcript is not believed.
 
     The sum of k signals is divided by the root of k, by which it would have a standard deviation of 1 were they independent and normal
     (Stouffer's method): all of them may be a little odd, or one of them very.
