@@ -25,9 +25,9 @@ ROWS = {name: row for row, name in enumerate(SPEAKERS)}
 
 
 def signals(n, *, voice=(), sound=(), quiet=(), text=()):
-    """A judgement of n utterances that are much alike, but for those named, which are dirty by one signal."""
+    """A judgement of n utterances that scatter half as much as clean ones may, but for those named, which are dirty by one signal."""
     rng = np.random.default_rng(n)
-    odd, heard, still = 0.5 * np.abs(rng.standard_normal(n)), 0.75 + 0.02 * rng.standard_normal(n), 55 + 2 * rng.standard_normal(n)
+    odd, heard, still = 0.5 * np.abs(rng.standard_normal(n)), 0.75 + 0.02 * rng.standard_normal(n), 55 + 1.3 * rng.standard_normal(n)
     said = 0.6 + 0.05 * rng.standard_normal(n)
     odd[list(voice)], heard[list(sound)], still[list(quiet)], said[list(text)] = 12.0, 0.3, 20.0, 0.02
     return joint.judge(odd, TextFit(heard, said, still))
