@@ -43,14 +43,6 @@ def loaded(request, golden):
     return found, load_file(golden / f"gradtts_{request.param}_io.safetensors"), request.param
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @torch.no_grad()
 def test_the_originals_numbers(loaded, one_thread):
     found, io, _ = loaded

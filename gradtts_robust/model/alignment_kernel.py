@@ -2,20 +2,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from gradtts_robust.model.alignment import IMPOSSIBLE
+from gradtts_robust.model.compiled import compiled
 
 
-def _compiled(function):
-    """Compiled once per machine where there is a folder to keep that in, as there is not for a user without a home; else per process."""
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        return njit(nogil=True)(function)
-
-
-@_compiled
+@compiled(nogil=True)
 def search_one(log_prior, n_symbols, n_frames, durations):
     """Most likely monotonic alignment of one utterance.
 

@@ -1,12 +1,26 @@
-"""What the loops compiled by numba share: their threads and their view of tensors."""
+"""What the loops compiled by numba share: how they are compiled, their threads and their view of tensors."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def compiled(**options) -> Callable[[Callable], Callable]:
+    """`numba.njit` with these options, once per machine where there is a folder to keep that in, as there is not for a user without a home
+    and a package that cannot be written; else once per process."""
+    from numba import njit
+
+    def decorate(function: Callable) -> Callable:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:
+            return njit(**options)(function)
+
+    return decorate
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from gradtts_robust.model.compiled import compiled
+
 _F = np.float32
 _LOG2E, _LN2_HIGH, _LN2_LOW = _F(1.44269504), _F(0.693359375), _F(-2.12194440e-4)
 _HALF, _ONE, _TWO, _FOUR = _F(0.5), _F(1.0), _F(2.0), _F(4.0)
@@ -31,7 +33,7 @@ def exp(u):
     return (series * rest * rest + rest + _ONE) * scale
 
 
-@njit(parallel=True, fastmath={"contract", "nsz", "arcp"}, cache=True)
+@compiled(parallel=True, fastmath={"contract", "nsz", "arcp"})
 def moments(features, groups, epsilon):
     """Mean and 1 / sqrt(variance + epsilon) of every example's groups of channels, float32 [B, G] each."""
     batch, rows, frames, channels = features.shape
@@ -51,7 +53,7 @@ def moments(features, groups, epsilon):
     return _grouped(features, sums, groups, epsilon)
 
 
-@njit(cache=True)
+@compiled()
 def _grouped(features, sums, groups, epsilon):
     batch, rows, frames, channels = features.shape
     width, count = channels // groups, float(rows * frames)
@@ -76,7 +78,7 @@ def _grouped(features, sums, groups, epsilon):
     return mean, scale
 
 
-@njit(parallel=True, fastmath={"contract", "nsz", "arcp"}, cache=True)
+@compiled(parallel=True, fastmath={"contract", "nsz", "arcp"})
 def forward(features, slope, offset, shift, residual, mask, out):
     """out = (mish(slope features + offset) + shift + residual) mask.
 
@@ -104,7 +106,7 @@ def forward(features, slope, offset, shift, residual, mask, out):
                     target[channel] += other[channel] * kept
 
 
-@njit(parallel=True, fastmath={"contract", "nsz", "arcp"}, cache=True)
+@compiled(parallel=True, fastmath={"contract", "nsz", "arcp"})
 def backward(features, slope, offset, centre, grad, mask, out):
     """Of `forward`: the gradient of u = slope features + offset into `out`, and sums over frames.
 
@@ -136,7 +138,7 @@ def backward(features, slope, offset, centre, grad, mask, out):
     return sums
 
 
-@njit(parallel=True, fastmath={"contract", "nsz", "arcp"}, cache=True)
+@compiled(parallel=True, fastmath={"contract", "nsz", "arcp"})
 def combine(features, slope, towards, constant, out):
     """out = slope out + towards features + constant, in place; slope, towards and constant are [B, C]."""
     batch, rows, frames, channels = features.shape

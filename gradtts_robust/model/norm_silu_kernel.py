@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from gradtts_robust.model.compiled import compiled
 from gradtts_robust.model.norm_mish_kernel import exp
 
 _F = np.float32
@@ -28,7 +29,7 @@ def _moments(line, share, epsilon):
     return mean, _ONE / np.sqrt(square * share + _F(epsilon))
 
 
-@njit(parallel=True, fastmath=_QUICK, cache=True)
+@compiled(parallel=True, fastmath=_QUICK)
 def forward(features, slope, offset, mask, epsilon, out):
     """out = silu(slope normalised(features) + offset) mask; slope and offset [B, C], mask [B, W]."""
     batch, rows, frames, channels = features.shape
@@ -44,7 +45,7 @@ def forward(features, slope, offset, mask, epsilon, out):
                 target[channel] = u * kept / (_ONE + exp(-u))
 
 
-@njit(parallel=True, fastmath=_QUICK, cache=True)
+@compiled(parallel=True, fastmath=_QUICK)
 def backward(features, slope, offset, mask, epsilon, grad, out):
     """The gradient of `forward`'s features into `out`, and float32 [B, H, 2, C]: those of offset and slope, to be added over H."""
     batch, rows, frames, channels = features.shape

@@ -56,10 +56,9 @@ def similarity_curves(table: pd.DataFrame, *, natural: float = math.nan, resynth
         summary, names = summarise(table), conditions(table)
         for index, name in enumerate(names):
             part = summary[summary["condition"] == name].sort_values("iteration")
-            colour = COLOURS[index % len(COLOURS)]
-            axes.fill_between(part["iteration"], part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
-            axes.plot(part["iteration"], part["mean"], color=colour, linestyle=STYLES[index % len(STYLES)],
-                      marker=MARKERS[index % len(MARKERS)], markersize=5, linewidth=1.8, label=name)
+            style = line_style(index)
+            axes.fill_between(part["iteration"], part["low"], part["high"], color=style["color"], alpha=0.15, linewidth=0)
+            axes.plot(part["iteration"], part["mean"], **style, markersize=5, linewidth=1.8, label=name)
         for value, label, style in ((natural, "target's own clips", (0, (5, 1))), (resynthesis, "through the vocoder", (0, (1, 1)))):
             if math.isfinite(value):
                 axes.axhline(value, color=INK, linestyle=style, linewidth=1, label=f"{label}, {value:.3f}")

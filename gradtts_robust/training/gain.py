@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data.dataset import Features, collate
 from ..model.gradtts import GradTTS
-from .agreement import TUKEY
+from .agreement import biweight
 from .weights import ExampleWeights
 
 TIMES = (0.35, 0.45, 0.55, 0.65)
@@ -76,7 +76,7 @@ def gain_weights(gain: np.ndarray) -> tuple[np.ndarray, float]:
     first = int(np.argmin(ordered[half - 1:] - ordered[: len(ordered) - half + 1]))
     middle = float(np.median(ordered[first:first + half]))
     scale = np.clip(1.4826 * np.median(np.abs(ordered[first:first + half] - middle)), *SCALE)
-    return np.square(1 - np.square(np.clip((gain - middle) / (TUKEY * scale), -1, 1))), middle
+    return biweight(np.abs(gain - middle) / scale), middle
 
 
 @torch.no_grad()
