@@ -152,6 +152,7 @@ class OptimConfig:
         keep: newest checkpoints kept with their optimizer state, from which a run can go on; 0 keeps all.
         keep_models: newest checkpoints whose weights are kept; 0 keeps all.
         threads: torch's CPU threads; 0 leaves torch's own choice.
+        compile: the score network by torch.compile: a minute at the start, for long trainings on a GPU; rounds otherwise.
     """
 
     batch_size: int = 16
@@ -167,6 +168,7 @@ class OptimConfig:
     keep: int = 2
     keep_models: int = 0
     threads: int = 0
+    compile: bool = False
 
 
 @dataclass

@@ -13,11 +13,14 @@ class FilteringConfig:
         audit: train only on utterances that `gradtts-robust audit` would keep.
         trim: share of each batch that does not count, that with the highest losses, in [0, 1).
         validation: how many of the utterances, dirty ones among them, are kept out of training to choose an iteration by their loss.
+        oracle: train only on utterances that no corruption touched, which nobody can know outside a study: what is lost there is the
+            price of fewer clips.
     """
 
     audit: bool = False
     trim: float = 0.0
     validation: int = 0
+    oracle: bool = False
 
 
 @dataclass

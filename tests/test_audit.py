@@ -90,6 +90,12 @@ def test_adaptation_learns_from_what_an_audit_keeps(dirty, tmp_path):
     assert [f.id for f in audited.features] == [u.id for u in audited.utterances]
     held = prepare_adaptation(replace(plain, filtering=FilteringConfig(validation=2)))
     assert len(held.validation) == 2 and len(held.utterances) == 4 and not {u.id for u in held.validation} & {u.id for u in held.utterances}
+    oracle = prepare_adaptation(replace(config, filtering=FilteringConfig(oracle=True)))
+    assert [u.id for u in oracle.utterances] == [record["id"] for record in oracle.records if not record["corrupted"]]
+    assert 0 < len(oracle.utterances) < len(oracle.given) == 6
+    every = replace(config, corruption=replace(config.corruption, fraction=0.99), filtering=FilteringConfig(oracle=True))
+    with pytest.raises(ValueError, match="every utterance is dirty"):
+        prepare_adaptation(every)
     for filtering, words in ((FilteringConfig(validation=6), "keeps 6 of 6"), (FilteringConfig(validation=-1), "validation is -1"),
                              (FilteringConfig(trim=1.0), "trim is 1")):
         with pytest.raises(ValueError, match=words):

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,28 @@ def test_a_killed_run_ends_bit_equal(tmp_path, precision):
     assert found == expected
     events = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
     assert [e["step"] for e in events if e["event"] == "checkpoint"] == [3, 6, 8]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_learns_the_same(tmp_path):
+    plain = run(tmp_path / "plain", iterations=3)
+    compiled = run(tmp_path / "compiled", iterations=3, optim=tiny_optim(compile=True))
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(value, compiled.state_dict()[name], atol=1e-5), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("decoder", [{}, {"decoder": "grad-tts", "decoder_dim": 16}])
+def test_a_gpu_learns_as_the_cpu_does(tmp_path, decoder):
+    """Without dropout, as devices draw it each in their own way; Adam's first steps turn rounding of small gradients into steps."""
+    models = {device: run(tmp_path / device, model=tiny_model(encoder_dropout=0.0, **decoder), device=device, iterations=3)
+              for device in ("cpu", "cuda")}
+    losses = {device: [[float(row[term]) for term in ("duration", "prior", "diffusion")] for row in rows(tmp_path / device)]
+              for device in models}
+    assert torch.allclose(torch.tensor(losses["cuda"]), torch.tensor(losses["cpu"]), rtol=1e-4)
+    for name, value in models["cpu"].state_dict().items():
+        assert torch.allclose(value, models["cuda"].state_dict()[name].cpu(), atol=2e-3), name
 
 
 def test_half_written_lines_and_late_steps_are_dropped(tmp_path):

@@ -1,4 +1,7 @@
 """What a study would run: names, hashes, and mistakes in its settings."""
+import dataclasses
+import hashlib
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +13,7 @@ from study_grid import tiny_corpus, tiny_study
 from gradtts_robust.cli import main
 from gradtts_robust.config import EvaluationConfig
 from gradtts_robust.data.manifest import read_manifest, write_manifest
+from gradtts_robust.study import plan as plan_module
 from gradtts_robust.study.grid import plan_text
 from gradtts_robust.study.plan import make_plan, quick
 
@@ -40,6 +44,23 @@ def test_an_entry_may_differ_in_method_and_training(manifest, tmp_path):
     a, t, e = (run.config for run in make_plan(tiny_study(manifest, tmp_path, objectives=entries, conditions={"c": {}})).runs)
     assert a.filtering.audit and (t.filtering.trim, t.optim.learning_rate, t.iterations) == (0.2, 1e-5, 9) and t.optim.batch_size == 2
     assert (e.filtering.validation, e.train, e.conditioning.perturbation) == (2, "decoder", "uniform")
+
+
+def test_finished_runs_keep_their_keys_when_settings_come_later(manifest, tmp_path):
+    """A key is that of the settings without `filtering.oracle`, which came after studies had been run, and without `optim.compile`."""
+    config = tiny_study(manifest, tmp_path)
+    run = make_plan(config).runs[0].config
+    later = plan_module.run_key(replace(run, filtering=replace(run.filtering, oracle=True)), {})
+    assert plan_module.run_key(run, {}) != later
+    settings = json.loads(json.dumps(dataclasses.asdict(run)))
+    assert settings["filtering"].pop("oracle") is False
+    for name in plan_module.NOT_IN_KEY:
+        *section, last = name.split(".")
+        (settings[section[0]] if section else settings).pop(last)
+    assert plan_module.run_key(run, {}) == hashlib.sha256(json.dumps({"settings": settings}, sort_keys=True).encode()).hexdigest()[:16]
+    assert keys(replace(config, optim=replace(config.optim, compile=True))) == keys(config)
+    oracle, = make_plan(replace(config, objectives={"o": {"method": "oracle"}}, conditions={"mixed": config.conditions["mixed"]})).runs
+    assert oracle.config.filtering.oracle and not run.filtering.oracle
 
 
 def test_a_hash_follows_what_determines_the_result_and_nothing_else(manifest, tmp_path):

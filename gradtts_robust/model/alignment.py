@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -74,8 +76,17 @@ def search_durations(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: T
                              "drop the utterance or check its transcript")
     values = log_prior.detach().float()
     if values.is_cuda:
-        return search_on_device(values, symbols.to(values.device), frames.to(values.device))
+        return _gpu_search()(values, symbols.to(values.device), frames.to(values.device))
     return _search_compiled(values, symbols.cpu(), frames.cpu())
+
+
+@lru_cache(maxsize=1)
+def _gpu_search() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    try:
+        from gradtts_robust.model.alignment_triton import search
+    except ImportError:
+        return search_on_device
+    return search
 
 
 def _search_compiled(values: Tensor, symbols: Tensor, frames: Tensor) -> Tensor:
@@ -96,7 +107,7 @@ def _search_compiled(values: Tensor, symbols: Tensor, frames: Tensor) -> Tensor:
 
 
 def search_on_device(log_prior: Tensor, symbol_lengths: Tensor, frame_lengths: Tensor) -> Tensor:
-    """The search as three operations a frame on the whole batch, where the tensors are; nothing in it waits for a GPU.
+    """The search as three operations a frame on the whole batch, where the tensors are, for GPUs without triton; nothing in it waits.
 
     Args:
         log_prior: float32 [B, T, F].

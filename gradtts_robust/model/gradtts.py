@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -141,7 +142,7 @@ class GradTTS(nn.Module):
 
     def diffusion_terms(self, mel: Tensor, mask: Tensor, mu: Tensor, t: Tensor, speakers: Tensor | None = None, *, noise: Tensor,
                         objective: Objective, weights: Tensor | None = None, rows: Tensor | None = None,
-                        input_noise: Tensor | None = None) -> Tensor:
+                        input_noise: Tensor | None = None, network: Callable[..., Tensor] | None = None) -> Tensor:
         """The diffusion loss at given times and noise.
 
         Args:
@@ -151,19 +152,21 @@ class GradTTS(nn.Module):
             weights: of the examples, [B].
             rows: the speakers' rows [B, speaker_dim]; None for those of the table.
             input_noise: what is put into X_t where that is not the target, [B, 80, F].
+            network: what runs in place of the score network, such as the same one compiled.
 
         Returns:
             [B].
         """
         noise = noise * mask
         noisy = forward_process(mel, mu, t, noise if input_noise is None else input_noise * mask, self.schedule) * mask
-        score = self.decoder.estimator(noisy, mask, mu, t, self._rows(speakers) if rows is None else rows)
+        score = (network or self.decoder.estimator)(noisy, mask, mu, t, self._rows(speakers) if rows is None else rows)
         errors = residual(score, noise, t, self.schedule)
         return objective(errors, t=t, snr=self.schedule.snr(t), mask=mask, weights=weights)
 
     def training_terms(self, batch, *, objective: Objective | None, segment_frames: int | None, generator: torch.Generator | None,
                        weights: Tensor | None = None, stratified: bool = False,
-                       perturbation: Perturbation | None = None, t: Tensor | None = None) -> dict[str, Tensor]:
+                       perturbation: Perturbation | None = None, t: Tensor | None = None,
+                       network: Callable[..., Tensor] | None = None) -> dict[str, Tensor]:
         """The three losses of Grad-TTS, per example.
 
         Encoder and prior see whole utterances, the score network a random segment of each. The diffusion term reaches the encoder
@@ -179,6 +182,7 @@ class GradTTS(nn.Module):
             stratified: spread the batch's times evenly, see `diffusion.sample_t`.
             perturbation: of what the score network is told, drawn after all else; nothing where the whole model is in `eval()`.
             t: times [B] to use instead of drawing them.
+            network: see `diffusion_terms`.
 
         Returns:
             `duration`, the mean over symbols of the squared error of the log-duration; `prior`, 0.5 ((mel - mu)^2 + log 2 pi) as the mean
@@ -215,7 +219,7 @@ class GradTTS(nn.Module):
             mu = perturbation.mu(mu, generator) * segment_mask
             input_noise = perturbation.noise(noise, generator)
         diffusion = self.diffusion_terms(mel, segment_mask, mu, t, batch.speakers, noise=noise, objective=objective, weights=weights,
-                                         rows=rows, input_noise=input_noise)
+                                         rows=rows, input_noise=input_noise, network=network)
         return {"duration": duration, "prior": prior, "diffusion": diffusion}
 
     @torch.no_grad()

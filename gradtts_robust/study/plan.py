@@ -21,12 +21,14 @@ from .evaluation import read_sentences
 RESULTS_VERSION = "1"
 """Changes when a run would give other numbers than before, also by another shipped encoder or vocoder: results of another version are
 not mixed with these."""
-METHODS = ("plain", "audit", "trimmed", "early_stopping")
+METHODS = ("plain", "audit", "trimmed", "early_stopping", "oracle")
 RUN_SETTINGS = ("method", "trim", "validation", "optim", "conditioning", "train", "iterations", "base")
 TRIM, VALIDATION_UTTERANCES = 0.3, 1
-NOT_IN_KEY = ("out", "cache", "device", "base", "manifest", "optim.keep", "optim.keep_models", "optim.threads",
+NOT_IN_KEY = ("out", "cache", "device", "base", "manifest", "optim.keep", "optim.keep_models", "optim.threads", "optim.compile",
               "evaluation.sentences", "evaluation.encoder", "evaluation.encoder_source", "evaluation.vocoder", "evaluation.thresholds")
 """Settings that change no result, and those whose content is hashed instead of their name."""
+LATER = {"filtering": {"oracle": False}}
+"""Settings that came after studies had been run: at these values they are not in the key, so that finished runs keep theirs."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def run_config(config: StudyConfig, speaker: str, *, condition: Mapping, entry: 
         raise ValueError(f"objectives.{where[1]}.method is {method!r}; choose one of {', '.join(METHODS)}")
     trim, validation = own.pop("trim", TRIM), own.pop("validation", VALIDATION_UTTERANCES)
     filtering = FilteringConfig(audit=method == "audit", trim=trim if method == "trimmed" else 0.0,
-                                validation=validation if method == "early_stopping" else 0)
+                                validation=validation if method == "early_stopping" else 0, oracle=method == "oracle")
     corruption = _built(CorruptionConfig, {"seed": seed, **condition}, f"conditions.{where[0]}")
     optim = _built(OptimConfig, {**dataclasses.asdict(config.optim), **own.pop("optim", {})}, f"objectives.{where[1]}.optim")
     conditioning = _built(ConditioningConfig, own.pop("conditioning", {}), f"objectives.{where[1]}.conditioning")
@@ -146,6 +148,8 @@ def run_key(config: AdaptConfig, facts: Mapping) -> str:
     for name in NOT_IN_KEY:
         *section, last = name.split(".")
         (settings[section[0]] if section else settings).pop(last)
+    for section, values in LATER.items():
+        settings[section] = {name: value for name, value in settings[section].items() if name not in values or value != values[name]}
     text = json.dumps({"settings": settings, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -164,6 +164,10 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
                     protected={u.id for u in split.reference}, folder=Path(cache) / "corrupted")
     validate([*dirty.utterances, *split.reference])
     learnt, validation = dirty.utterances, []
+    if config.filtering.oracle:
+        learnt = [u for u, record in zip(learnt, dirty.records, strict=True) if not record["corrupted"]]
+        if not learnt:
+            raise ValueError("filtering.oracle leaves nothing to learn from, as every utterance is dirty; lower corruption.fraction")
     if config.filtering.audit:
         learnt = audit_voices(learnt, cache, progress=count_stage(progress, "audit")).kept
     if config.filtering.validation:

@@ -41,10 +41,13 @@ class Loss(nn.Module):
                  trim: float = 0.0):
         super().__init__()
         self.model, self.objective, self.optim, self.perturbation, self.trim = model, objective, optim, perturbation, trim
+        # a function of its own: judging calls the network with every length there is, and each would be compiled anew
+        self.network = torch.compile(model.decoder.estimator.forward, dynamic=False) if optim.compile else None
 
     def forward(self, batch: Batch, generator: torch.Generator, weights: Tensor | None = None) -> dict[str, Tensor]:
         terms = self.model.training_terms(batch, objective=self.objective, segment_frames=self.optim.segment_frames, generator=generator,
-                                          stratified=self.optim.timesteps == "stratified", perturbation=self.perturbation)
+                                          stratified=self.optim.timesteps == "stratified", perturbation=self.perturbation,
+                                          network=self.network)
         terms = {name: terms[name].float() for name in TERMS}
         if self.trim:
             kept = _kept(sum(terms.values()).detach(), self.trim)

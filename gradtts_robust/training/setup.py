@@ -94,14 +94,19 @@ def make_accelerator(device: str, precision: str, model: ModelConfig):
 
 @contextmanager
 def torch_state(threads: int, device: torch.device) -> Iterator[None]:
-    """Sets torch's threads (0 leaves the caller's), and gives the caller's global random state and thread count back at the end."""
-    before = torch.get_num_threads()
+    """Sets torch's threads (0 leaves the caller's), and gives the caller's global random state and thread count back at the end.
+
+    Meanwhile float32 is float32 on a GPU too, where torch by itself rounds the factors of convolutions to the 10 bits of TF32.
+    """
+    before, rounding = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.set_num_threads(threads or before)
+        torch.backends.cudnn.allow_tf32 = False
         try:
             yield
         finally:
             torch.set_num_threads(before)
+            torch.backends.cudnn.allow_tf32 = rounding
 
 
 @contextmanager

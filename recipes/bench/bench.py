@@ -21,7 +21,7 @@ from bench_measure import CLOCKS, Figure, Settings, report, table
 
 # row -> the function that measures it
 ROWS = {"train": "bench_training.measure", "speak": "bench_synthesis.measure", "align": "bench_small.align", "embed": "bench_small.embed",
-        "start": "bench_small.start", "adapt": "bench_runs.adapt", "study": "bench_runs.study"}
+        "start": "bench_small.start", "adapt": "bench_runs.adapt", "study": "bench_runs.study", "scale": "bench_scaling.measure"}
 FAILED = "failed"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("--original", type=Path, help="folder Grad-TTS of huawei-noah/Speech-Backbones; without it our own figures alone")
-    made.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=f"rows to measure: {', '.join(ROWS)}")
+    made.add_argument("--only", nargs="+", choices=ROWS, default=[row for row in ROWS if row != "scale"], metavar="ROW",
+                      help=f"rows to measure: {', '.join(ROWS)}; scale needs a GPU")
     made.add_argument("--repeats", type=_positive, default=3, help="measured repetitions, of which the median counts")
     made.add_argument("--threads", type=_positive, default=os.cpu_count(), help="CPU threads")
     made.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu is processor time, for one thread on a busy machine")
@@ -70,6 +71,11 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Figure]:
     settings = Settings(
         work=folder, original=args.original and args.original.resolve(), manifest=args.manifest, speaker=args.speaker, device=args.device,
         threads=args.threads, repeats=args.repeats, clock=args.clock, quick=args.quick)
+    if args.device == "cuda":
+        import torch
+
+        # float32 is float32 on both sides, where nothing else is said
+        torch.backends.cudnn.allow_tf32 = False
     if bool(args.manifest) != bool(args.speaker):
         raise ValueError("--manifest and --speaker belong together; give both or neither")
     if settings.original:

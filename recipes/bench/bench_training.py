@@ -25,6 +25,7 @@ ROW = "train"
 PRECISIONS = {"float32": "at least 1.4", "bf16": "at least 4"}
 GRADIENT_GOALS = {"float32": "1e-5", "bf16": "2e-2"}
 COMPARED = 4
+WARM = 2
 
 
 def measure(settings: Settings) -> list[Figure]:
@@ -41,48 +42,52 @@ def measure(settings: Settings) -> list[Figure]:
             continue
         seconds = step_seconds(weights, sizes, settings, precision)
         figures.append(compared(ROW, name, seconds, goal=goal, note=note))
+        if settings.device == "cuda" and precision == "bf16":
+            seconds = step_seconds(weights, sizes, settings, precision, compiled=True)
+            figures.append(compared(ROW, f"{name}, compiled", seconds, goal=goal))
         figures += memory_figures(weights, sizes, settings, precision)
     return figures
 
 
-def step_seconds(weights: Path, sizes: Size, settings: Settings, precision: str) -> dict[str, list[float]]:
-    """Seconds of our steps in `train`, and of a step of the original after each."""
+def step_seconds(weights: Path, sizes: Size, settings: Settings, precision: str, *, compiled: bool = False) -> dict[str, list[float]]:
+    """Seconds of our steps in `train`, and of a step of the original after each: beside bf16 with TF32, as it runs where nobody forbids it."""
     seconds: dict[str, list[float]] = {"ours": []}
-    theirs = original_step(weights, sizes, settings) if settings.original else None
+    theirs = original_step(weights, sizes, settings, tf32=precision == "bf16") if settings.original else None
     if theirs:
         seconds["original"] = []
     began = settings.now()
 
     def after(step: int, *_) -> None:
         nonlocal began
-        # the first step also starts the loop, compiles and warms up
-        if step > 1:
+        # the first steps also start the loop, compile and warm up
+        if step > WARM:
             seconds["ours"].append(settings.now() - began)
         if theirs:
             began = settings.now()
             theirs()
-            if step > 1:
+            if step > WARM:
                 seconds["original"].append(settings.now() - began)
         began = settings.now()
 
-    our_steps(weights, sizes, settings, precision, steps=settings.repeats + 1, progress=after)
+    our_steps(weights, sizes, settings, precision, steps=settings.repeats + WARM, compiled=compiled, progress=after)
     return seconds
 
 
-def our_steps(weights: Path, sizes: Size, settings: Settings, precision: str, *, steps: int, progress: Callable) -> None:
+def our_steps(weights: Path, sizes: Size, settings: Settings, precision: str, *, steps: int, progress: Callable,
+              compiled: bool = False) -> None:
     """Trains with the real loop: batches, alignment, three losses, clipping, Adam, metrics on disk.
 
     In a folder of its own, as a run that finds its checkpoints has nothing left to do.
     """
     out = tempfile.mkdtemp(dir=settings.work)
     optim = OptimConfig(batch_size=sizes.batch, segment_frames=sizes.segment, learning_rate=1e-4, precision=precision,
-                        checkpoint_every=steps, threads=settings.threads)
+                        checkpoint_every=steps, threads=settings.threads, compile=compiled)
     train(load_checkpoint(weights).model, make_features(sizes), speaker_rows(sizes), objective=Objective(penalty="l2"), optim=optim,
           iterations=steps, out=out, seed=0, device=settings.device, text=TextConfig(),
           speakers=list(speaker_rows(sizes)), progress=progress)
 
 
-def original_step(weights: Path, sizes: Size, settings: Settings) -> Callable[[], None]:
+def original_step(weights: Path, sizes: Size, settings: Settings, *, tf32: bool = False) -> Callable[[], None]:
     """A step as the original's train_multi_speaker.py makes it."""
     net = load_original(weights, sizes, settings).train()
     optimizer = torch.optim.Adam(params=net.parameters(), lr=1e-4)
@@ -90,8 +95,10 @@ def original_step(weights: Path, sizes: Size, settings: Settings) -> Callable[[]
 
     def step() -> None:
         net.zero_grad()
+        torch.backends.cudnn.allow_tf32 = tf32
         losses = net.compute_loss(batch.ids, batch.ids_lengths, batch.mel, batch.mel_lengths, spk=batch.speakers, out_size=sizes.segment)
         sum(losses).backward()
+        torch.backends.cudnn.allow_tf32 = False
         for part in (net.encoder, net.decoder):
             nn.utils.clip_grad_norm_(part.parameters(), max_norm=1)
         optimizer.step()
