@@ -1,4 +1,4 @@
-"""The alignment search on a GPU, in two kernels of triton, which comes with torch there: a program per utterance, a loop over its frames."""
+"""The alignment search on a GPU, in two kernels of triton, which comes with torch there: a program an utterance, a loop over its frames."""
 from __future__ import annotations
 
 import torch

@@ -50,7 +50,7 @@ def measure(settings: Settings) -> list[Figure]:
 
 
 def step_seconds(weights: Path, sizes: Size, settings: Settings, precision: str, *, compiled: bool = False) -> dict[str, list[float]]:
-    """Seconds of our steps in `train`, and of a step of the original after each: beside bf16 with TF32, as it runs where nobody forbids it."""
+    """Seconds of our steps in `train`, and of a step of the original after each; beside bf16 it has TF32, as torch gives it by itself."""
     seconds: dict[str, list[float]] = {"ours": []}
     theirs = original_step(weights, sizes, settings, tf32=precision == "bf16") if settings.original else None
     if theirs:
