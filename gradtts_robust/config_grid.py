@@ -26,7 +26,8 @@ class StudyConfig:
         speakers: names in the manifest, those that look like numbers in quotes; empty for all with enough utterances.
         conditions: name -> settings of `corruption`; where it names no seed, the dirt is drawn anew with every seed of the study.
         objectives: name -> settings of `objective`, and besides them `method` (plain, audit, trimmed, early_stopping, oracle),
-            `trim` (0.3), `validation` (1 utterance), and of a run what is to differ: `optim`, `conditioning`, `train`, `iterations`, `base`.
+            `trim` (0.3), `validation` (1 utterance), and of a run what is to differ: `optim`, `conditioning`, `train`, `iterations`,
+            `base`.
         seeds: of the dirt, the batches and the samples.
         baseline: objective that damage is compared with; empty for the first of plain squared error.
         clean: condition without dirt; empty for the first of kind none.

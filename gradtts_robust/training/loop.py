@@ -237,7 +237,8 @@ def _step(run: _Run, state: State, loss: nn.Module) -> dict:
         ema.update(state.average, state.model, decay=optim.ema, step=state.step)
     state.step += 1
     means = accelerator.reduce(torch.stack([terms[name].detach() for name in TERMS]), reduction="mean")
-    values = torch.cat([means, torch.stack(norms).to(means)]).tolist()
+    # of a part that nothing reached, the norm lies on the CPU
+    values = torch.cat([means, torch.stack([norm.to(means) for norm in norms])]).tolist()
     return {"step": state.step, **dict(zip((*TERMS, "encoder_norm", "decoder_norm"), values, strict=True)), "lr": rate}
 
 
