@@ -107,6 +107,29 @@ def test_a_study_grows_without_doing_finished_runs_again(study, monkeypatch, wit
     assert sorted(ran) == ["Andrea clean l1 seed 0", "Andrea mixed l1 seed 0"]
 
 
+def test_what_is_learnt_alike_is_learnt_once(manifest, tmp_path, monkeypatch, without_figures):
+    from gradtts_robust.training import adapt as module
+
+    trained, adapt = [], module.adapt
+    monkeypatch.setattr(module, "adapt", lambda config, **how: trained.append(config.out) or adapt(config, **how))
+    methods = {"squares": {"penalty": "l2"}, "oracle": {"method": "oracle"}, "huber": {"penalty": "pseudo_huber"}}
+    dirt = {"clean": {"kind": "none"}, "foreign": {"kind": "foreign", "fraction": 0.4}, "text": {"kind": "text", "fraction": 0.4}}
+    config = tiny_study(manifest, tmp_path / "once", objectives=methods, conditions=dirt, keep_samples="none", iterations=2)
+    run_study(config)
+    # of nine: clean data is its own oracle, and the same clips are left of foreign and of wrong texts
+    assert len(trained) == 7
+    once, names = read_table(config.out), ["iteration", "sentence", "similarity"]
+    values = {pair: rows[names].to_numpy() for pair, rows in once.groupby(["condition", "objective"])}
+    assert np.array_equal(values["clean", "squares"], values["clean", "oracle"])
+    assert np.array_equal(values["foreign", "oracle"], values["text", "oracle"])
+    assert not np.array_equal(values["foreign", "squares"], values["text", "squares"])
+    assert once.query("condition == 'foreign'")["pollution_similarity"].notna().all()
+    apart = replace(config, out=str(tmp_path / "apart"), keep_samples="last", cache=str(tmp_path / "cache"))
+    run_study(apart)
+    assert len(trained) == 16
+    assert read_table(apart.out).drop(columns="sample").equals(once.drop(columns="sample"))
+
+
 def _start(config, log: Path) -> subprocess.Popen:
     recipe = log.with_suffix(".yaml")
     recipe.write_text(yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config)))), encoding="utf-8")

@@ -71,8 +71,7 @@ class Judge:
 
     def on_checkpoint(self, folder: Path, checkpoint: Checkpoint) -> None:
         """Judges a checkpoint, unless that is done."""
-        if not (self.out / VOICES).is_file():
-            self._write_voices()
+        self.write_voices()
         path = self.out / JUDGED / f"{checkpoint.step:06d}.npz"
         keep = self.keep == "all" or (self.keep == "last" and checkpoint.step == self.config.iterations)
         if path.is_file():
@@ -105,11 +104,15 @@ class Judge:
                 for name, encoder in self.ears.encoders.items()}
         return {"seconds": seconds, **said}
 
+    def facts(self) -> list:
+        """What a sample's embeddings depend on besides the model and the evaluation's settings."""
+        return [self.ears.sentences, list(self.ears.encoders)]
+
     def _shared(self, checkpoint: Checkpoint) -> Path:
         """Where the embeddings of a model before its first step are shared: it is the base with a row for the speaker."""
         table = getattr(checkpoint.model, "spk_emb", None)
         row = b"" if table is None else table.weight.detach().cpu().numpy().tobytes()
-        how = json.dumps([self.base, asdict(self.config.evaluation), self.ears.sentences, list(self.ears.encoders), self.config.seed])
+        how = json.dumps([self.base, asdict(self.config.evaluation), *self.facts(), self.config.seed])
         return self.ears.cache / "start" / f"{hashlib.sha256(how.encode() + row).hexdigest()[:24]}.npz"
 
     def _validation(self, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
@@ -120,7 +123,10 @@ class Judge:
         row = checkpoint.model.config.n_speakers - 1
         return {"validation": np.array(validation_loss(checkpoint.model, features, row, seed=self.config.seed))}
 
-    def _write_voices(self) -> None:
+    def write_voices(self) -> None:
+        """Writes `voices.npz` for a run whose manifests are there, unless that is done."""
+        if (self.out / VOICES).is_file():
+            return
         reference = [u.path for u in read_manifest(self.out / "reference.csv")]
         given = self.out / GIVEN if (self.out / GIVEN).is_file() else self.out / "train.csv"
         foreign = [u.path for u in read_manifest(given) if u.extra.get("true_speaker", u.speaker) != u.speaker]

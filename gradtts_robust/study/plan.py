@@ -84,7 +84,8 @@ def make_plan(config: StudyConfig) -> Plan:
     out, utterances = Path(config.out), read_manifest(config.manifest)
     sentences = read_sentences(config.evaluation.sentences)
     facts = {"version": RESULTS_VERSION, "manifest": manifest_digest(utterances), "sentences": sentences, "encoders": list(config.encoders),
-             "files": _files(config), "extra": [name for name in ("fidelity", "asr") if getattr(config, name)]}
+             "files": judging_files(config.evaluation.vocoder, config.encoder_sources),
+             "extra": [name for name in ("fidelity", "asr") if getattr(config, name)]}
     bases: dict[str, str] = {}
     runs = []
     for speaker in _speakers(config, utterances):
@@ -102,9 +103,9 @@ def make_plan(config: StudyConfig) -> Plan:
     return Plan(out, runs, _baseline(config, runs), _clean(config, runs), sentences)
 
 
-def _files(config: StudyConfig) -> dict[str, str]:
+def judging_files(vocoder: str, encoder_sources: Mapping[str, str]) -> dict[str, str]:
     """What is loaded from elsewhere to judge by, as a hash where it is a file: its name says less than its content."""
-    named = {"vocoder": config.evaluation.vocoder, **config.encoder_sources}
+    named = {"vocoder": vocoder, **encoder_sources}
     return {name: file_digest(Path(value)) if Path(value).is_file() else value for name, value in named.items()}
 
 
@@ -144,14 +145,20 @@ def shared_cache(config: StudyConfig) -> Path:
 
 def run_key(config: AdaptConfig, facts: Mapping) -> str:
     """Hash of a run's settings, but for those that change no result, and of `facts`."""
-    settings = dataclasses.asdict(config)
-    for name in NOT_IN_KEY:
-        *section, last = name.split(".")
-        (settings[section[0]] if section else settings).pop(last)
+    settings = without(dataclasses.asdict(config), NOT_IN_KEY)
     for section, values in LATER.items():
         settings[section] = {name: value for name, value in settings[section].items() if name not in values or value != values[name]}
     text = json.dumps({"settings": settings, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without(settings: dict, names: Sequence[str]) -> dict:
+    """Settings without those of the names, such as `out` or `optim.keep`."""
+    left = {name: dict(value) if isinstance(value, dict) else value for name, value in settings.items()}
+    for name in names:
+        *section, last = name.split(".")
+        (left[section[0]] if section else left).pop(last)
+    return left
 
 
 def manifest_digest(utterances: Sequence[Utterance]) -> str:

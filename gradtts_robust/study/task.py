@@ -8,15 +8,19 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import AdaptConfig, EvaluationConfig
 from ..files import atomic_text
-from .plan import Run
+from .plan import Run, judging_files
+
+if TYPE_CHECKING:
+    from .judging import Judge
 
 DONE = "done.json"
 ERROR = "error.txt"
@@ -100,7 +104,6 @@ def perform(task: Task) -> Outcome:
 
 
 def _run(task: Task, out: Path) -> None:
-    from ..training.adapt import adapt
     from ..training.checkpoint import load_checkpoint
     from ..training.history import newest_state, saved_checkpoints
     from ..training.setup import resolve_device
@@ -113,7 +116,7 @@ def _run(task: Task, out: Path) -> None:
     judge = Judge(task.config, ears, base=task.base, keep=task.keep, alive=alive)
     newest = newest_state(out)
     if newest is None or int(newest.name) < task.config.iterations:
-        adapt(task.config, on_checkpoint=judge.on_checkpoint, progress=lambda *_: alive())
+        _learn(task, judge, alive)
     for folder in saved_checkpoints(out)[-1:]:
         # a run that died while its last checkpoint was judged has nothing left to train
         judge.on_checkpoint(folder, load_checkpoint(folder))
@@ -124,6 +127,25 @@ def _run(task: Task, out: Path) -> None:
 
         facts |= measure(judge, load_checkpoint(saved_checkpoints(out)[-1]), fidelity=task.fidelity, asr=task.asr)
     atomic_text(out / DONE, json.dumps(facts, indent=1) + "\n")
+
+
+def _learn(task: Task, judge: Judge, alive: Callable[[], None]) -> None:
+    """Trains and judges, or takes over what a run that learnt the same has said, where nothing but that is asked for."""
+    from ..training.adapt import adapt, prepare_adaptation, write_data
+    from . import twins
+
+    prepared = prepare_adaptation(task.config)
+    alone = task.keep != "none" or task.fidelity or task.asr
+    facts = [*judge.facts(), judging_files(task.config.evaluation.vocoder, task.sources)]
+    folder = None if alone else task.cache / "learnt" / twins.learnt_key(task.config, prepared, facts)
+    if folder and folder.is_dir():
+        write_data(task.config, prepared)
+        judge.write_voices()
+        twins.take(folder, judge.out)
+        return
+    adapt(task.config, prepared=prepared, on_checkpoint=judge.on_checkpoint, progress=lambda *_: alive())
+    if folder:
+        twins.share(folder, judge.out)
 
 
 @lru_cache(maxsize=1)

@@ -82,7 +82,8 @@ class AdaptResult:
     training: TrainResult
 
 
-def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, progress: Stages | None = None) -> AdaptResult:
+def adapt(config: AdaptConfig, *, prepared: Prepared | None = None, on_checkpoint: OnCheckpoint | None = None,
+          progress: Stages | None = None) -> AdaptResult:
     """Adapts a base as `config` says; goes on where an earlier call was cut off.
 
     The run folder gets, besides what `train` writes, `config.yaml`, `corruption.csv`, the manifests `train.csv` and
@@ -90,6 +91,7 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
     and `validation.csv`.
 
     Args:
+        prepared: what `prepare_adaptation` made of the same settings, where that has been called; training changes its model.
         on_checkpoint: called with a checkpoint's folder and contents, first with step 0, the base before its first step.
         progress: called with (stage, done, total, detail).
 
@@ -97,24 +99,13 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
         FileNotFoundError, ValueError: bad settings or data, before anything is written to the run folder.
     """
     out = Path(config.out)
-    prepared = prepare_adaptation(config, progress=progress)
+    prepared = prepared or prepare_adaptation(config, progress=progress)
     rows = {config.speaker: prepared.row or 0}
     table = calibrate(config.objective, prepared.model, prepared.features, rows, path=out / DELTA, seed=config.seed, device=config.device)
     objective = build_objective(config.objective, prepared.model.config, delta_table=table)
     perturbation = build_perturbation(config.conditioning, prepared.model.config)
     gain = _gain(config, prepared, rows)
-    out.mkdir(parents=True, exist_ok=True)
-    write_config(out, config)
-    write_records(out / "corruption.csv", prepared.records)
-    # of a run that goes on, what it has estimated stays until the next time
-    if prepared.weights and not (gain and (out / WEIGHTS).is_file()):
-        write_weights(out / WEIGHTS, prepared.weights, prepared.records)
-    write_manifest(out / "train.csv", prepared.utterances)
-    write_manifest(out / "reference.csv", prepared.reference)
-    if prepared.validation:
-        write_manifest(out / VALIDATION, prepared.validation)
-    if len(prepared.given) > len(prepared.utterances):
-        write_manifest(out / GIVEN, prepared.given)
+    write_data(config, prepared)
     start = prepared.start
     training = train(
         prepared.model, prepared.features, rows, objective=objective, optim=config.optim,
@@ -124,6 +115,23 @@ def adapt(config: AdaptConfig, *, on_checkpoint: OnCheckpoint | None = None, pro
         trim=config.filtering.trim, save_start=True,
         on_checkpoint=on_checkpoint, progress=step_stage(progress, "adapt"))
     return AdaptResult(out, prepared, training)
+
+
+def write_data(config: AdaptConfig, prepared: Prepared) -> None:
+    """Writes what an adaptation is made of to its run folder, see `adapt`."""
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_config(out, config)
+    write_records(out / "corruption.csv", prepared.records)
+    # of a run that goes on, what it has estimated stays until the next time
+    if prepared.weights and not (config.objective.example_weights in BY_GAIN and (out / WEIGHTS).is_file()):
+        write_weights(out / WEIGHTS, prepared.weights, prepared.records)
+    write_manifest(out / "train.csv", prepared.utterances)
+    write_manifest(out / "reference.csv", prepared.reference)
+    if prepared.validation:
+        write_manifest(out / VALIDATION, prepared.validation)
+    if len(prepared.given) > len(prepared.utterances):
+        write_manifest(out / GIVEN, prepared.given)
 
 
 def _gain(config: AdaptConfig, prepared: Prepared, rows: dict[str, int]) -> GainEstimate | None:
