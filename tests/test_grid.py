@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from study_base import check_page
 from study_grid import CONDITIONS, OBJECTIVES, pools, tiny_corpus, tiny_study
@@ -25,6 +27,7 @@ from gradtts_robust.study.judging import read_arrays
 from gradtts_robust.study.plan import make_plan
 from gradtts_robust.study.study_report import conclude
 from gradtts_robust.study.table import COLUMNS, read_table
+from gradtts_robust.training import adapt
 
 METHODS = {**OBJECTIVES, "audit": {"method": "audit"}, "trimmed": {"method": "trimmed", "trim": 0.5},
            "early": {"method": "early_stopping"}}
@@ -153,6 +156,39 @@ def test_a_killed_study_goes_on_to_the_same_table(manifest, tmp_path, without_fi
     run_study(whole)
     for name in ("results.csv", "results.parquet", "comparison.csv"):
         assert (Path(config.out) / name).read_bytes() == (Path(whole.out) / name).read_bytes(), name
+
+
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+
+
+def test_every_part_of_a_run_has_its_threads(manifest, tmp_path, monkeypatch, without_figures, two_threads):
+    """Also where nothing is left of it but to judge its last checkpoint."""
+    config = tiny_study(manifest, tmp_path / "cut off", conditions={"clean": CONDITIONS["clean"]}, iterations=2)
+    judge, counts = judging.Judge._judge, defaultdict(list)
+    with monkeypatch.context() as patch:
+        patch.setattr(judging.Judge, "_judge", lambda self, checkpoint, keep: 1 / 0 if keep else judge(self, checkpoint, keep))
+        assert len(run_study(config).failed) == 2
+
+    def note(name, owner, function):
+        def noted(*given, **named):
+            counts[name].append(torch.get_num_threads())
+            return function(*given, **named)
+
+        monkeypatch.setattr(owner, function.__name__, noted)
+
+    note("shared", grid, grid.prepare_adaptation)
+    note("prepared", adapt, adapt.prepare_adaptation)
+    note("judged", judging.Judge, judge)
+    assert not run_study(config).failed
+    assert dict(counts) == {"shared": [1], "judged": [1, 1]}
+    assert not run_study(replace(config, out=str(tmp_path / "whole"))).failed
+    assert dict(counts) == {"shared": [1, 1], "prepared": [1, 1], "judged": [1] * 4}
 
 
 def test_a_failed_run_is_told_and_does_not_stop_the_rest(manifest, tmp_path, monkeypatch, capsys, without_figures):

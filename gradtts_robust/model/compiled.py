@@ -11,7 +11,11 @@ from torch import Tensor
 
 def compiled(**options) -> Callable[[Callable], Callable]:
     """`numba.njit` with these options, once per machine where there is a folder to keep that in, as there is not for a user without a home
-    and a package that cannot be written; else once per process."""
+    and a package that cannot be written; else once per process.
+
+    Never with `fastmath`: numba runs a parallel loop that it has just compiled as it was optimised once, and keeps one that was optimised a
+    second time, so that any leave to round otherwise lets the process that compiles differ from those that find the loop on disk.
+    """
     from numba import njit
 
     def decorate(function: Callable) -> Callable:

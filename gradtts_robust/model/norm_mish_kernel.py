@@ -6,7 +6,8 @@ derivative is n / (n + 2) + 4 u e (e + 1) / (n + 2)^2. Nothing cancels in either
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import intrinsic
 
 from gradtts_robust.model.compiled import compiled
 
@@ -16,24 +17,29 @@ _HALF, _ONE, _TWO, _FOUR = _F(0.5), _F(1.0), _F(2.0), _F(4.0)
 _MOST, _SURE = _F(80.0), _F(20.0)  # above the second tanh is 1 to the last place, and up to it (n + 2)^2 is finite
 
 
-@njit(fastmath={"contract"})
+@intrinsic
+def _fma(_typing, factor, other, term):
+    """factor other + term in float32, rounded once."""
+    return types.float32(factor, other, term), lambda _context, builder, _signature, given: builder.fma(*given)
+
+
+@njit
 def exp(u):
     """exp between -80 and 80, to 2 units in the last place, of simple operations: numba's own is a call per element
     where Intel's SVML is missing."""
     u = min(max(u, -_MOST), _MOST)
-    power = np.floor(u * _LOG2E + _HALF)
-    rest = u - power * _LN2_HIGH - power * _LN2_LOW
-    series = _F(1.9875691500e-4)
-    series = series * rest + _F(1.3981999507e-3)
-    series = series * rest + _F(8.3334519073e-3)
-    series = series * rest + _F(4.1665795894e-2)
-    series = series * rest + _F(1.6666665459e-1)
-    series = series * rest + _HALF
+    power = np.floor(_fma(u, _LOG2E, _HALF))
+    rest = _fma(power, -_LN2_LOW, _fma(power, -_LN2_HIGH, u))
+    series = _fma(_F(1.9875691500e-4), rest, _F(1.3981999507e-3))
+    series = _fma(series, rest, _F(8.3334519073e-3))
+    series = _fma(series, rest, _F(4.1665795894e-2))
+    series = _fma(series, rest, _F(1.6666665459e-1))
+    series = _fma(series, rest, _HALF)
     scale = np.int32((np.int32(power) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return (series * rest * rest + rest + _ONE) * scale
+    return (_fma(series, rest * rest, rest) + _ONE) * scale
 
 
-@compiled(parallel=True, fastmath={"contract", "nsz", "arcp"})
+@compiled(parallel=True)
 def moments(features, groups, epsilon):
     """Mean and 1 / sqrt(variance + epsilon) of every example's groups of channels, float32 [B, G] each."""
     batch, rows, frames, channels = features.shape
@@ -78,7 +84,7 @@ def _grouped(features, sums, groups, epsilon):
     return mean, scale
 
 
-@compiled(parallel=True, fastmath={"contract", "nsz", "arcp"})
+@compiled(parallel=True)
 def forward(features, slope, offset, shift, residual, mask, out):
     """out = (mish(slope features + offset) + shift + residual) mask.
 
@@ -106,7 +112,7 @@ def forward(features, slope, offset, shift, residual, mask, out):
                     target[channel] += other[channel] * kept
 
 
-@compiled(parallel=True, fastmath={"contract", "nsz", "arcp"})
+@compiled(parallel=True)
 def backward(features, slope, offset, centre, grad, mask, out):
     """Of `forward`: the gradient of u = slope features + offset into `out`, and sums over frames.
 
@@ -138,7 +144,7 @@ def backward(features, slope, offset, centre, grad, mask, out):
     return sums
 
 
-@compiled(parallel=True, fastmath={"contract", "nsz", "arcp"})
+@compiled(parallel=True)
 def combine(features, slope, towards, constant, out):
     """out = slope out + towards features + constant, in place; slope, towards and constant are [B, C]."""
     batch, rows, frames, channels = features.shape

@@ -34,19 +34,19 @@ def norm_silu(features: Tensor, slope: Tensor, offset: Tensor, mask: Tensor) -> 
 
 
 class _NormSilu(torch.autograd.Function):
-    """`norm_silu` by the kernel; keeps its input alone, and finds the rest again in the backward pass."""
+    """`norm_silu` by the kernel; keeps its input and each position's mean and scale, and finds the rest again in the backward pass."""
 
     @staticmethod
     def forward(ctx, features, slope, offset, mask):
         from gradtts_robust.model import norm_silu_kernel as kernel
 
         given = (slope.float().contiguous(), offset.float().contiguous(), mask.float().reshape(len(mask), -1).contiguous())
-        ctx.save_for_backward(features, *given)
         ctx.dtypes = slope.dtype, offset.dtype
         values = rows_of(features)
         out = torch.empty_like(values)
         with as_many_as_torch():
-            kernel.forward(values.numpy(), *arrays(*given), EPSILON, out.numpy())
+            moments = kernel.forward(values.numpy(), *arrays(*given), EPSILON, out.numpy())
+        ctx.save_for_backward(features, *given, torch.from_numpy(moments))
         return out.permute(0, 3, 1, 2).to(features.dtype)
 
     @staticmethod
@@ -58,7 +58,7 @@ class _NormSilu(torch.autograd.Function):
         values = rows_of(features)
         out = torch.empty_like(values)
         with as_many_as_torch():
-            sums = kernel.backward(values.numpy(), *arrays(*given), EPSILON, rows_of(grad).numpy(), out.numpy())
+            sums = kernel.backward(values.numpy(), *arrays(*given), rows_of(grad).numpy(), out.numpy())
         offsets, slopes = torch.from_numpy(sums).sum(1).unbind(1)
         slope_type, offset_type = ctx.dtypes
         return out.permute(0, 3, 1, 2).to(features.dtype), slopes.to(slope_type), offsets.to(offset_type), None

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from .. import __version__
 from ..config_grid import StudyConfig
 from ..files import atomic_text, check_folder
@@ -17,7 +19,7 @@ from ..training.adapt import prepare_adaptation, shipped_base
 from ..training.checkpoint import load_checkpoint, resolve
 from ..training.loss import check_objective
 from ..training.record import write_config
-from ..training.setup import resolve_device
+from ..training.setup import resolve_device, torch_state
 from .plan import RESULTS_VERSION, Plan, Run, file_digest, make_plan, shared_cache
 from .table import STUDY
 from .task import DONE, ERROR, Outcome, Task, done_facts, is_done, perform
@@ -92,7 +94,8 @@ def run_study(config: StudyConfig, *, command: str = "", progress: Stages | None
     # seed by seed, so that a study that is not finished is an even one
     waiting = sorted((run for run in plan.distinct() if not is_done(run)), key=lambda run: config.seeds.index(run.seed))
     if waiting:
-        prepare(config, plan, progress=progress)
+        with torch_state(config.threads, torch.device(resolve_device(config.device))):
+            prepare(config, plan, progress=progress)
     _write_study(config, plan, command)
     failed = execute(config, plan, waiting, progress=progress)
     from .study_report import conclude

@@ -84,11 +84,18 @@ def done_facts(run: Run) -> dict:
 
 
 def perform(task: Task) -> Outcome:
-    """Does one run, or goes on with it; an error becomes part of the outcome and of `error.txt`, as it must not stop the others."""
+    """Does one run, or goes on with it; an error becomes part of the outcome and of `error.txt`, as it must not stop the others.
+
+    All of it, not its training alone, has the run's threads, since two threads round a voice otherwise than one.
+    """
+    import torch
+
+    from ..training.setup import resolve_device, torch_state
+
     out, began = Path(task.config.out), time.monotonic()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _alone(out):
+        with _alone(out), torch_state(task.config.optim.threads, torch.device(resolve_device(task.config.device))):
             if not (out / DONE).is_file():
                 _run(task, out)
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
