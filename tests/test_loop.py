@@ -84,12 +84,13 @@ def test_a_compiled_network_learns_the_same(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("decoder", "trainable"), [({}, "all"), ({"decoder": "grad-tts", "decoder_dim": 16}, "all"), ({}, "decoder")])
 def test_a_gpu_learns_as_the_cpu_does(tmp_path, decoder, trainable):
-    """Without dropout, as devices draw it each in their own way; Adam's first steps turn rounding of small gradients into steps."""
+    """Without dropout, as devices draw it each in their own way. Adam turns the rounding of its first small gradients into whole steps."""
     models = {device: run(tmp_path / device, model=tiny_model(encoder_dropout=0.0, **decoder), device=device, trainable=trainable,
                           iterations=3) for device in ("cpu", "cuda")}
-    losses = {device: [[float(row[term]) for term in ("duration", "prior", "diffusion")] for row in rows(tmp_path / device)]
-              for device in models}
-    assert torch.allclose(torch.tensor(losses["cuda"]), torch.tensor(losses["cpu"]), rtol=1e-4)
+    names = ("duration", "prior", "diffusion", "encoder_norm", "decoder_norm")
+    told = {device: torch.tensor([[float(row[name]) for name in names] for row in rows(tmp_path / device)]) for device in models}
+    assert torch.allclose(told["cuda"][0], told["cpu"][0], rtol=1e-4)
+    assert torch.allclose(told["cuda"][:, :3], told["cpu"][:, :3], rtol=3e-3)
     for name, value in models["cpu"].state_dict().items():
         assert torch.allclose(value, models["cuda"].state_dict()[name].cpu(), atol=2e-3), name
 

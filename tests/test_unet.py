@@ -46,7 +46,7 @@ def test_the_originals_score(original):
 
 @torch.no_grad()
 @pytest.mark.parametrize("steps", [4, 10])
-def test_the_originals_samples(original, steps):
+def test_the_originals_samples(original, steps, one_thread):
     net, io, rows = original
     wanted = io[f"ode_{steps}"]
     mel = SAMPLERS["ode"](lambda noisy, mask, mu, t: net(noisy, mask, mu, t, rows), io["z_start"], io["y_mask"], io["mu_y"],
