@@ -17,7 +17,7 @@ from . import figures, study_figures
 from .embedding import SoundShelf, inline_svg
 from .report import REPORT, SOUND_BYTES, render
 from .results import read_settings
-from .robustness import compare, courses
+from .robustness import Grid, compare, courses, draw, interval
 from .study_ablation import ablation
 from .study_figures import View
 from .summary import calibrations, distribution_table, pollution_anchor, share_table, thresholds_of
@@ -53,6 +53,11 @@ class Conclusion:
     @property
     def encoders(self) -> list[str]:
         return list(pd.unique(self.table["encoder"]))
+
+    @property
+    def judge(self) -> str:
+        """The first encoder that takes no part in training; Resemblyzer does: new voices start from it, weights and audits hear by it."""
+        return next((name for name in self.encoders if name != "resemblyzer"), self.encoders[0])
 
     @property
     def settings(self) -> dict:
@@ -122,9 +127,10 @@ def terminal_text(found: Conclusion) -> str:
 
 
 def statements(found: Conclusion) -> list[str]:
-    """What the comparison says in words, whichever way it came out, by the first encoder."""
+    """What the comparison says in words, whichever way it came out, by `found.judge`."""
     note, said = found.note, []
-    part = found.comparisons[found.comparisons["encoder"] == found.encoders[0]]
+    methods = {run["objective"]: run["method"] for run in note.runs}
+    part = found.comparisons[found.comparisons["encoder"] == found.judge]
     if not note.clean or not note.baseline:
         return [f"no damage is told: the study has no {'clean condition' if not note.clean else 'baseline of squared error'}"]
     for condition in [name for name in pd.unique(part["condition"]) if name != note.clean]:
@@ -135,21 +141,41 @@ def statements(found: Conclusion) -> list[str]:
         one = plain.iloc[0]
         line = f"{condition}: dirt changes the similarity of {note.baseline} by {_span(one['R'], one['R_low'], one['R_high'], sign=True)}"
         ratios = rows[np.isfinite(rows["ratio"].astype(float))]
+        # what nobody can do outside a study is no advice
+        ratios = ratios[[methods.get(name) != "oracle" for name in ratios["objective"]]]
         if len(ratios):
             best = ratios.sort_values("ratio").iloc[0]
             line += (f"; least damage by {best['objective']}, ratio {_span(best['ratio'], best['ratio_low'], best['ratio_high'], digits=2)}"
                      + (f" ({best['remark']})" if best["remark"] else ""))
             clear = [row.objective for row in ratios.itertuples() if row.ratio_high < 1 and not row.remark]
             line += f"; whole interval below 1: {', '.join(clear)}" if clear else "; no interval lies below 1 as a whole"
+            line += _beside_audit(found, ratios, methods)
         elif len(remarks := [text for text in rows["remark"] if text]):
             line += f"; no ratios: {remarks[0]}"
         said.append(line)
     unhurt = part[(part["condition"] == note.clean) & (part["objective"] != note.baseline)]
     costs = [f"{row.objective} {_span(row.difference, row.difference_low, row.difference_high, sign=True)}" for row in unhurt.itertuples()]
     said += [f"{note.clean}, against {note.baseline}: {'; '.join(costs)}"] if costs else []
+    if len(found.encoders) > 1:
+        said.insert(0, f"judged by {found.judge}:")
     if len(pd.unique(found.table["speaker"])) * len(pd.unique(found.table["seed"])) < 6:
         said.append("few speakers and seeds: a trial, not a study")
     return said
+
+
+def _beside_audit(found: Conclusion, ratios: pd.DataFrame, methods: dict[str, str]) -> str:
+    """Whether the best of the objectives that keep all data is worth more than leaving out what an audit finds; "" without an audit."""
+    audits, others = ([row for row in ratios.sort_values("ratio").itertuples() if (methods.get(row.objective) == "audit") == audited]
+                      for audited in (True, False))
+    if not audits or not others:
+        return ""
+    best, audit = others[0], audits[0]
+    grid = Grid(found.table[found.table["encoder"] == found.judge])
+    apart = interval(draw(len(grid.speakers), len(grid.seeds)), grid.get(best.condition, best.objective),
+                     grid.get(best.condition, audit.objective), statistic=lambda one, other: one - other)
+    verdict = f"{best.objective} does better" if apart.low > 0 else f"{audit.objective} does at least as well" if apart.value <= 0 else \
+        f"{audit.objective} may do as well"
+    return f"; {verdict} ({best.objective} minus {audit.objective} {_span(apart.value, apart.low, apart.high, sign=True)})"
 
 
 def _context(found: Conclusion, runs: Sequence[Loaded]) -> dict:
