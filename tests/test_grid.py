@@ -140,6 +140,13 @@ def _start(config, log: Path) -> subprocess.Popen:
     return subprocess.Popen(words, stdout=log.open("w"), stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
+def _works(process: Path) -> bool:
+    try:
+        return "popen_loky" in (process / "cmdline").read_text() and "(zombie)" not in (process / "status").read_text()
+    except OSError:
+        return False
+
+
 def test_a_killed_study_goes_on_to_the_same_table(manifest, tmp_path, without_figures):
     """SIGKILL to the study while both of its processes work, at a moment that nothing fixes."""
     config = tiny_study(manifest, tmp_path / "killed", iterations=6, jobs=2)
@@ -150,8 +157,16 @@ def test_a_killed_study_goes_on_to_the_same_table(manifest, tmp_path, without_fi
         assert running.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.05)
     time.sleep(np.random.default_rng().uniform(0, 1.5))
+    workers = [Path("/proc", pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
+    assert len(workers) >= 2
     running.send_signal(signal.SIGKILL)
     running.wait()
+    for _ in range(100):
+        if not any(map(_works, workers)):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail(f"{sum(map(_works, workers))} processes of a killed study live on")
     run_study(replace(config, jobs=1))
     run_study(whole)
     for name in ("results.csv", "results.parquet", "comparison.csv"):

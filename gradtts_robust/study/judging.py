@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -62,11 +62,10 @@ class Judge:
         ears: see `Ears`.
         base: hash of the base, by which what the model says before its first step is shared with other runs.
         keep: waves to keep: `none`, `last` or `all`.
-        alive: called before each sentence; may raise to end the run.
     """
 
-    def __init__(self, config: AdaptConfig, ears: Ears, *, base: str, keep: str = "last", alive: Callable[[], None] = lambda: None):
-        self.config, self.ears, self.base, self.keep, self.alive = config, ears, base, keep, alive
+    def __init__(self, config: AdaptConfig, ears: Ears, *, base: str, keep: str = "last"):
+        self.config, self.ears, self.base, self.keep = config, ears, base, keep
         self.out = Path(config.out)
 
     def on_checkpoint(self, folder: Path, checkpoint: Checkpoint) -> None:
@@ -87,7 +86,6 @@ class Judge:
         how, tts = self.config.evaluation, TTS(checkpoint, device=self.ears.device, vocoder=self.ears.vocoder)
         spoken = []
         for number, sentence in enumerate(sentences, 1):
-            self.alive()
             spoken.append(tts.speak(sentence, steps=how.steps, solver=how.solver, temperature=how.temperature,
                                     length_scale=how.length_scale, seed=self.config.seed + number))
         return spoken

@@ -6,9 +6,10 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 DONE = "done.json"
 ERROR = "error.txt"
 LOCK = "lock"
+WATCHED = 1.0
+"""Seconds from one look at whether the study still lives to the next."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Task:
         keep: see `Judge`.
         fidelity, asr: further measures, see `StudyConfig`.
         cache: folder of what runs share.
-        parent: process whose end ends the run, or 0.
+        parent: process whose end ends that of the run, or 0.
     """
 
     key: str
@@ -66,10 +69,6 @@ class Outcome:
     disk_full: bool = False
 
 
-class Orphaned(BaseException):
-    """The study that started this run is gone; its successor goes on with it."""
-
-
 def is_done(run: Run) -> bool:
     """Whether a run is finished."""
     return (run.out / DONE).is_file()
@@ -92,6 +91,8 @@ def perform(task: Task) -> Outcome:
 
     from ..training.setup import resolve_device, torch_state
 
+    if task.parent:
+        _end_with(task.parent)
     out, began = Path(task.config.out), time.monotonic()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -117,13 +118,12 @@ def _run(task: Task, out: Path) -> None:
     from .judging import Judge
 
     began, busy = time.monotonic(), time.process_time()
-    alive = _watch(task.parent)
     ears = _ears(_frozen(task.config.evaluation), task.encoders, tuple(sorted(task.sources.items())), resolve_device(task.config.device),
                  task.cache)
-    judge = Judge(task.config, ears, base=task.base, keep=task.keep, alive=alive)
+    judge = Judge(task.config, ears, base=task.base, keep=task.keep)
     newest = newest_state(out)
     if newest is None or int(newest.name) < task.config.iterations:
-        _learn(task, judge, alive)
+        _learn(task, judge)
     for folder in saved_checkpoints(out)[-1:]:
         # a run that died while its last checkpoint was judged has nothing left to train
         judge.on_checkpoint(folder, load_checkpoint(folder))
@@ -136,7 +136,7 @@ def _run(task: Task, out: Path) -> None:
     atomic_text(out / DONE, json.dumps(facts, indent=1) + "\n")
 
 
-def _learn(task: Task, judge: Judge, alive: Callable[[], None]) -> None:
+def _learn(task: Task, judge: Judge) -> None:
     """Trains and judges, or takes over what a run that learnt the same has said, where nothing but that is asked for."""
     from ..training.adapt import adapt, prepare_adaptation, write_data
     from . import twins
@@ -150,7 +150,7 @@ def _learn(task: Task, judge: Judge, alive: Callable[[], None]) -> None:
         judge.write_voices()
         twins.take(folder, judge.out)
         return
-    adapt(task.config, prepared=prepared, on_checkpoint=judge.on_checkpoint, progress=lambda *_: alive())
+    adapt(task.config, prepared=prepared, on_checkpoint=judge.on_checkpoint)
     if folder:
         twins.share(folder, judge.out)
 
@@ -177,12 +177,15 @@ def _earlier(out: Path) -> float:
     return sum(max(0.0, events[end - 1]["time"] - events[begin]["time"]) for begin, end in zip(starts, starts[1:]))
 
 
-def _watch(parent: int):
-    def alive() -> None:
-        if parent and os.getppid() != parent:
-            raise Orphaned
+@lru_cache(maxsize=1)
+def _end_with(parent: int) -> None:
+    """Ends this process, at work or idle, soon after its parent, whose successor goes on with the run; what is on disk is whole anyway."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCHED)
+        os._exit(1)
 
-    return alive
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
