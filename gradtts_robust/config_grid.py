@@ -38,7 +38,8 @@ class StudyConfig:
         evaluation: how it is judged; its encoder is replaced by `encoders`.
         encoders: speaker encoders that judge every sample, the first one in figures.
         encoder_sources: name -> local folder or hub name, where an encoder needs one.
-        keep_samples: waves kept on disk: `none`, those of the `last` checkpoint, or `all`; embeddings are always kept.
+        keep_samples: waves kept on disk: `none`, those of the `last` checkpoint, or `all`; embeddings are always kept. With `none`, and
+            without the two below, runs that learn the same clips in the same way are trained once.
         fidelity: also mel cepstral distortion and F0 error of held-out sentences said again.
         asr: also word error by pocketsphinx, the extra `asr`.
         jobs: runs at a time; 0 for as many as there are cores for.
