@@ -45,7 +45,8 @@ class StudyConfig:
         jobs: runs at a time; 0 for as many as there are cores for.
         threads: of each run.
         backend: `local` processes, or `ray` for a cluster whose machines share these folders, the extra `cluster`.
-        gpu_share: of a GPU that one run needs, so that 0.25 puts four on one; 0 for none.
+        gpu_share: of a GPU that one run needs, so that 0.25 puts four on one; 0 for 3 GiB of what is free, which is enough with the shipped
+            base (on Ray, for none).
         cache: folder of what runs share; empty for `cache` in `out`.
     """
 

@@ -13,6 +13,7 @@ from study_grid import tiny_corpus, tiny_study
 from gradtts_robust.cli import main
 from gradtts_robust.config import EvaluationConfig
 from gradtts_robust.data.manifest import read_manifest, write_manifest
+from gradtts_robust.study import grid
 from gradtts_robust.study import plan as plan_module
 from gradtts_robust.study.grid import plan_text
 from gradtts_robust.study.plan import make_plan, quick
@@ -44,6 +45,15 @@ def test_an_entry_may_differ_in_method_and_training(manifest, tmp_path):
     a, t, e = (run.config for run in make_plan(tiny_study(manifest, tmp_path, objectives=entries, conditions={"c": {}})).runs)
     assert a.filtering.audit and (t.filtering.trim, t.optim.learning_rate, t.iterations) == (0.2, 1e-5, 9) and t.optim.batch_size == 2
     assert (e.filtering.validation, e.train, e.conditioning.perturbation) == (2, "decoder", "uniform")
+
+
+@pytest.mark.parametrize(("share", "free", "cores", "jobs"), [
+    (0.0, 80, 16, 16), (0.0, 8, 16, 2), (0.0, 1, 16, 1), (0.25, 80, 16, 4), (0.25, 80, 3, 3), (1.0, 80, 16, 1)])
+def test_runs_share_a_gpu_as_far_as_cores_and_memory_go(manifest, tmp_path, monkeypatch, share, free, cores, jobs):
+    monkeypatch.setattr(grid, "resolve_device", lambda name: "cuda")
+    monkeypatch.setattr(grid.torch.cuda, "mem_get_info", lambda: (free * 2**30, 80 * 2**30))
+    monkeypatch.setattr(grid.os, "sched_getaffinity", lambda pid: set(range(cores)))
+    assert f", {jobs} at a time" in plan_text(tiny_study(manifest, tmp_path, jobs=0, gpu_share=share))
 
 
 def test_finished_runs_keep_their_keys_when_settings_come_later(manifest, tmp_path):

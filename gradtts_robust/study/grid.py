@@ -26,6 +26,8 @@ from .task import DONE, ERROR, Outcome, Task, done_facts, is_done, perform
 
 STEP_SECONDS, SENTENCE_SECONDS = 1.0, 0.5
 """Of one step and one judged sentence: a first guess, for 16 utterances of 10 s and one core of 2020; measured as soon as a run is done."""
+RUN_MEMORY = 3 * 2**30
+"""Bytes of a GPU for a run with the shipped base: 16 of them on an H100 took 1.9 GiB each."""
 ROUND = 8
 """Runs of each Ray worker before the study hears of them."""
 Stages = Callable[..., None]
@@ -222,7 +224,8 @@ def _jobs(config: StudyConfig) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = max(1, cores // config.threads)
     if resolve_device(config.device) == "cuda":
-        jobs = min(jobs, max(1, int(1 / config.gpu_share)) if config.gpu_share else 1)
+        share = config.gpu_share or min(1.0, RUN_MEMORY / torch.cuda.mem_get_info()[0])
+        jobs = min(jobs, max(1, int(1 / share)))
     return jobs
 
 
