@@ -52,6 +52,23 @@ def test_loss_gradient_and_shares(found):
         assert shares.loc[("pseudo_huber", t), "loss"] < shares.loc[("l2", t), "loss"]
 
 
+def test_what_foreign_utterances_contribute(found):
+    errors, shares = found[0].errors.set_index(["t", "group"]), found[0].shares.set_index(["objective", "t"])
+    for t in TIMES:
+        sums = {group: errors.loc[(t, group), "residual"] ** 2 * errors.loc[(t, group), "utterances"] for group in ("clean", "foreign")}
+        assert shares.loc[("l2", t), "foreign_loss"] == pytest.approx(sums["foreign"] / sum(sums.values()), rel=1e-5)
+        # a weight over t is the same for all
+        for column in ("foreign_loss", "foreign_gradient"):
+            assert shares.loc[("matched", t), column] == pytest.approx(shares.loc[("l2", t), column], rel=1e-4)
+    assert shares["foreign_gradient"].between(0, 1, inclusive="neither").all()
+    alone = analyse(found[1], tiny_features(), ROWS, {"l2": Objective()}, times=TIMES[:1], foreign=set(), seed=0).shares
+    names = {f"u{i}" for i in range(7)}
+    every = analyse(found[1], tiny_features(), ROWS, {"l2": Objective()}, times=TIMES[:1], foreign=names, seed=0).shares
+    assert alone["foreign_gradient"].isna().all() and every["foreign_loss"].isna().all()
+    assert alone["gradient_norm"].item() == pytest.approx(every["gradient_norm"].item()) == \
+        pytest.approx(shares.loc[("l2", TIMES[0]), "gradient_norm"], rel=1e-5)
+
+
 def test_histograms_hold_all_bins_and_the_residuals_size(found):
     histograms, errors = found[0].histograms, found[0].errors.set_index(["t", "group"])
     for key, part in histograms.groupby(["t", "group"]):
@@ -80,11 +97,12 @@ def test_the_command(tmp_path, capsys):
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     assert "analysis.html" in capsys.readouterr().out
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert made == {"analysis.html", *(f"{n}.{s}" for n in ("errors", "shares", "histograms") for s in ("csv", "svg", "png"))}
+    assert made == {"analysis.html", *(f"{n}.{s}" for n in ("errors", "shares", "histograms") for s in ("csv", "svg", "png")),
+                    "foreign.svg", "foreign.png"}
     shares, errors = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("shares", "errors"))
     assert set(shares["objective"]) == set(SETTINGS) and len(shares) == 3 * len(SETTINGS)
     assert set(errors["group"]) == {"clean", "foreign"} and errors.groupby("t")["utterances"].sum().eq(6).all()
-    assert (tmp_path / "out" / "analysis.html").read_text().count("<svg") == 3
+    assert (tmp_path / "out" / "analysis.html").read_text().count("<svg") == 4
 
     write_manifest(tmp_path / "manifest.csv", [u for u in read_manifest(corpus()) if u.speaker not in BASE_VOICES])
     for wrong, named in ((words, "knows no speaker"), ([*words, "--times", "0"], "times is 0"),

@@ -46,7 +46,9 @@ class Analysis:
     Args:
         errors: t, group, utterances, snr, amplification (1 / sqrt(snr)); root mean squares over bins of the residual, of the error of the
             score, residual / sqrt(lambda), and of the one-step estimate of X_0, residual x amplification.
-        shares: objective, t, delta, loss, loss_share, gradient_norm, gradient_share; shares of an objective sum to 1 over t.
+        shares: objective, t, delta, loss, loss_share, gradient_norm, gradient_share; shares of an objective sum to 1 over t. Also
+            foreign_loss and foreign_gradient, the foreign utterances' share of the loss, and of the norms of their own gradient and of
+            the others'; NaN where all are of one kind.
         histograms: t, group, low, high, share of the |residual| in [low, high).
     """
 
@@ -101,16 +103,16 @@ def analyse(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str,
     errors, shares, histograms = [], [], []
     for done, time in enumerate(times):
         squares, counts = {group: [] for group in GROUPS}, {group: np.zeros(len(EDGES) - 1) for group in GROUPS}
-        losses, gradients = dict.fromkeys(objectives, 0.0), {name: None for name in objectives}
+        pushes = {(name, group): Push() for name in objectives for group in GROUPS}
         for start in range(0, len(features), BATCH):
             part = features[start:start + BATCH]
             seen = _residuals(model, collate(part, speaker_ids).to(device), time, seed=seed + start)
+            strange = torch.tensor([feature.id in foreign for feature in part], device=device)
             for name, objective in objectives.items():
-                loss = objective(seen["residual"], t=seen["t"], snr=seen["snr"], mask=seen["mask"]).sum() / len(features)
-                own = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-                own = torch.cat([g.detach().flatten() for g in own if g is not None])
-                losses[name] += loss.item()
-                gradients[name] = own if gradients[name] is None else gradients[name] + own
+                costs = objective(seen["residual"], t=seen["t"], snr=seen["snr"], mask=seen["mask"]) / len(features)
+                for group, among in zip(GROUPS, (~strange, strange), strict=True):
+                    if among.any():
+                        pushes[name, group].add(costs[among].sum(), parameters)
             for feature, residual, mask in zip(part, seen["residual"].detach(), seen["mask"], strict=True):
                 size = residual[:, : int(mask.sum())].abs().cpu().double().numpy().ravel()
                 group = GROUPS[feature.id in foreign]
@@ -125,14 +127,39 @@ def analyse(model: GradTTS, features: Sequence[Features], speaker_ids: dict[str,
                            "residual": root, "score_error": root / spread, "x0_error": root * amplification})
             histograms += [{"t": time, "group": group, "low": low, "high": high, "share": share} for low, high, share in zip(
                 EDGES[:-1], EDGES[1:], counts[group] / counts[group].sum(), strict=True)]
-        shares += [{"objective": name, "t": time, "delta": objective.delta(t, snr).item(), "loss": losses[name],
-                    "gradient_norm": gradients[name].norm().item()} for name, objective in objectives.items()]
+        shares += [{"objective": name, "t": time, "delta": objective.delta(t, snr).item(), **_together(*(pushes[name, g] for g in GROUPS))}
+                   for name, objective in objectives.items()]
         if progress:
             progress("times", done + 1, len(times))
     table = pd.DataFrame(shares)
     for value, share in (("loss", "loss_share"), ("gradient_norm", "gradient_share")):
         table[share] = table[value] / table.groupby("objective")[value].transform("sum")
     return Analysis(pd.DataFrame(errors), table, pd.DataFrame(histograms))
+
+
+class Push:
+    """What some utterances cost, and the gradient of that."""
+
+    def __init__(self):
+        self.loss, self.gradient = 0.0, None
+
+    def add(self, loss: Tensor, parameters: Sequence[Tensor]) -> None:
+        """Adds the loss of some more of them, which stays differentiable."""
+        parts = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        gradient = torch.cat([g.detach().flatten() for g in parts if g is not None])
+        self.loss += loss.item()
+        self.gradient = gradient if self.gradient is None else self.gradient + gradient
+
+
+def _together(clean: Push, foreign: Push) -> dict[str, float]:
+    """The loss and gradient norm of all, and the foreign utterances' part of either."""
+    known = [push.gradient for push in (clean, foreign) if push.gradient is not None]
+    found = {"loss": clean.loss + foreign.loss, "gradient_norm": sum(known).norm().item(), "foreign_loss": math.nan,
+             "foreign_gradient": math.nan}
+    if len(known) == 2:
+        norms = [gradient.norm().item() for gradient in known]
+        found |= {"foreign_loss": foreign.loss / found["loss"], "foreign_gradient": norms[1] / sum(norms)}
+    return found
 
 
 def _residuals(model: GradTTS, batch, time: float, *, seed: int) -> dict[str, Tensor]:
@@ -164,10 +191,13 @@ def write_analysis(found: Analysis, folder: Path, *, title: str) -> Path:
     page = [f"<!doctype html><html lang=en><meta charset=utf-8><title>Analysis</title><h1>{html.escape(title)}</h1>"]
     drawn = {"errors": ("Error at each time", _draw_errors(found)), "shares": ("What each time contributes", _draw_shares(found)),
              "histograms": ("Residuals against delta", _draw_histograms(found))}
+    if found.shares["foreign_gradient"].notna().any():
+        drawn["foreign"] = ("What foreign utterances contribute", _draw_foreign(found))
     for name, (heading, figure) in drawn.items():
         figures.save(figure, folder / f"{name}.svg")
         svg = figures.to_svg(figure)
-        page.append(f"<h2>{heading}</h2>{svg[svg.index('<svg'):]}<p><a href={name}.csv>{name}.csv</a></p>")
+        table = "shares" if name == "foreign" else name
+        page.append(f"<h2>{heading}</h2>{svg[svg.index('<svg'):]}<p><a href={table}.csv>{table}.csv</a></p>")
     atomic_text(folder / "analysis.html", "\n".join([*page, "</html>\n"]))
     return folder / "analysis.html"
 
@@ -188,9 +218,18 @@ def _draw_errors(found: Analysis) -> Figure:
 
 
 def _draw_shares(found: Analysis) -> Figure:
+    return _draw_columns(found, (("loss_share", "share of the loss"), ("gradient_share", "share of the gradient norm")))
+
+
+def _draw_foreign(found: Analysis) -> Figure:
+    return _draw_columns(found, (("foreign_loss", "foreign utterances' share of the loss"),
+                                 ("foreign_gradient", "foreign utterances' share of the gradient norms")))
+
+
+def _draw_columns(found: Analysis, columns: Sequence[tuple[str, str]]) -> Figure:
+    """Two columns of the shares over t, a line for every objective."""
     with matplotlib.rc_context(figures._RC):
         figure, grid = figures._figure(8.4, 3.9, columns=2)
-        columns = (("loss_share", "share of the loss"), ("gradient_share", "share of the gradient norm"))
         for axes, (column, label) in zip(grid.flat, columns, strict=True):
             for index, (name, part) in enumerate(found.shares.groupby("objective", sort=False)):
                 axes.plot(part["t"], part[column], color=figures.COLOURS[index], linestyle=figures.STYLES[index],
