@@ -110,6 +110,20 @@ def test_a_study_grows_without_doing_finished_runs_again(study, monkeypatch, wit
     assert sorted(ran) == ["Andrea clean l1 seed 0", "Andrea mixed l1 seed 0"]
 
 
+def test_a_study_whose_files_moved_goes_on(manifest, tmp_path, without_figures):
+    config = tiny_study(manifest, tmp_path / "here", objectives={"squares": {"penalty": "l2"}}, iterations=2)
+    run_study(config)
+    shutil.move(config.out, tmp_path / "there")
+    corpus = shutil.copytree(manifest.parent, tmp_path / "corpus", ignore=shutil.ignore_patterns("study"))
+    moved = replace(config, out=str(tmp_path / "there"), manifest=str(corpus / manifest.name), seeds=[0, 1])
+    for run in make_plan(moved).runs:
+        if run.seed == 0 and run.condition == "mixed":
+            # as if it had been cut off before its end
+            (run.out / "done.json").unlink()
+    assert "4 runs, 1 done" in plan_text(moved)
+    assert run_study(moved).failed == [] and "4 runs, 4 done" in plan_text(moved)
+
+
 def test_what_is_learnt_alike_is_learnt_once(manifest, tmp_path, monkeypatch, without_figures):
     from gradtts_robust.training import adapt as module
 

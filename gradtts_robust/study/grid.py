@@ -22,7 +22,7 @@ from ..training.record import write_config
 from ..training.setup import resolve_device, torch_state
 from .plan import RESULTS_VERSION, Plan, Run, file_digest, make_plan, shared_cache
 from .table import STUDY
-from .task import DONE, ERROR, Outcome, Task, done_facts, is_done, perform
+from .task import DONE, ERROR, Outcome, Task, adopt, done_facts, is_done, perform
 
 STEP_SECONDS, SENTENCE_SECONDS = 1.0, 0.5
 """Of one step and one judged sentence: a first guess, for 16 utterances of 10 s and one core of 2020; measured as soon as a run is done."""
@@ -107,11 +107,12 @@ def run_study(config: StudyConfig, *, command: str = "", progress: Stages | None
 
 
 def prepare(config: StudyConfig, plan: Plan, *, progress: Stages | None = None) -> None:
-    """Makes what runs share and finds mistakes of a condition or an objective before hours are spent: the first run of each is prepared.
+    """Makes what runs share and finds mistakes of a condition or an objective before hours are spent: the first run of each that is
+    not done is prepared.
 
     The mels, the speakers' embeddings and corrupted audio stay in the cache.
     """
-    firsts = {(run.speaker, run.condition): run for run in reversed(plan.runs)}
+    firsts = {(run.speaker, run.condition): run for run in reversed(plan.runs) if not is_done(run)}
     chosen = [*firsts.values()][::-1]
     bases = {run.config.base: None for run in plan.runs}
     for base in bases:
@@ -120,6 +121,7 @@ def prepare(config: StudyConfig, plan: Plan, *, progress: Stages | None = None) 
             check_objective(run.config.objective, model)
     for number, run in enumerate(chosen, 1):
         try:
+            adopt(run.config)
             prepare_adaptation(run.config)
         except (ValueError, FileNotFoundError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError

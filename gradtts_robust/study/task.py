@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DONE = "done.json"
 ERROR = "error.txt"
 LOCK = "lock"
+CONFIG = "config.yaml"
 WATCHED = 1.0
 """Seconds from one look at whether the study still lives to the next."""
 
@@ -82,6 +83,16 @@ def done_facts(run: Run) -> dict:
         return {}
 
 
+def adopt(config: AdaptConfig) -> None:
+    """Lets a run go on in its folder under the paths of today: its key vouches for all else that its `config.yaml` says, but the study, the
+    manifest or the base may have moved."""
+    from ..training.record import write_config
+
+    out = Path(config.out)
+    if (out / CONFIG).is_file():
+        write_config(out, config)
+
+
 def perform(task: Task) -> Outcome:
     """Does one run, or goes on with it; an error becomes part of the outcome and of `error.txt`, as it must not stop the others.
 
@@ -98,6 +109,7 @@ def perform(task: Task) -> Outcome:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out), torch_state(task.config.optim.threads, torch.device(resolve_device(task.config.device))):
             if not (out / DONE).is_file():
+                adopt(task.config)
                 _run(task, out)
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
             (out / ERROR).unlink(missing_ok=True)
