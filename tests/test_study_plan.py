@@ -126,7 +126,7 @@ def test_mistakes(manifest, tmp_path, changes, words):
 
 
 
-@pytest.mark.parametrize("name", ["few_shot", "schedules", "delta", "learning_rate", "weighting"])
+@pytest.mark.parametrize("name", ["few_shot", "core", "objectives", "words", "schedules", "delta", "learning_rate", "weighting"])
 def test_recipes_make_plans(manifest, tmp_path, name, capsys):
     recipe = Path(__file__).resolve().parents[1] / "recipes" / "study" / f"{name}.yaml"
     words = ["study", "--config", str(recipe), "--manifest", str(manifest), "--out", str(tmp_path), "--speakers", "Andrea", "--plan"]
