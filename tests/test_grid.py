@@ -175,7 +175,7 @@ def test_a_killed_study_goes_on_to_the_same_table(manifest, tmp_path, without_fi
     assert len(workers) >= 2
     running.send_signal(signal.SIGKILL)
     running.wait()
-    for _ in range(100):
+    for _ in range(600):
         if not any(map(_works, workers)):
             break
         time.sleep(0.1)
