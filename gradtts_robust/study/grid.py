@@ -95,6 +95,8 @@ def run_study(config: StudyConfig, *, command: str = "", progress: Stages | None
     check_version(plan.out)
     # seed by seed, so that a study that is not finished is an even one
     waiting = sorted((run for run in plan.distinct() if not is_done(run)), key=lambda run: config.seeds.index(run.seed))
+    for run in waiting:
+        adopt(run.config)
     if waiting:
         with torch_state(config.threads, torch.device(resolve_device(config.device))):
             prepare(config, plan, progress=progress)
@@ -121,7 +123,6 @@ def prepare(config: StudyConfig, plan: Plan, *, progress: Stages | None = None) 
             check_objective(run.config.objective, model)
     for number, run in enumerate(chosen, 1):
         try:
-            adopt(run.config)
             prepare_adaptation(run.config)
         except (ValueError, FileNotFoundError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError

@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from ..files import atomic_text
+from ..training.record import CONFIG
 from .metrics import bootstrap_interval, threshold_counts
 
 RESULTS = "results.csv"
@@ -123,7 +124,7 @@ def read_evaluation(folder: Path) -> dict:
 
 def read_settings(folder: Path) -> dict:
     """`folder/config.yaml`, or an empty dict where there is none."""
-    path = Path(folder) / "config.yaml"
+    path = Path(folder) / CONFIG
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 

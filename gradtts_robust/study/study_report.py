@@ -13,6 +13,7 @@ import pandas as pd
 
 from .. import __version__
 from ..files import atomic_text
+from ..training.record import CONFIG
 from . import figures, study_figures
 from .embedding import SoundShelf, inline_svg
 from .report import REPORT, SOUND_BYTES, render
@@ -196,7 +197,7 @@ def _context(found: Conclusion, runs: Sequence[Loaded]) -> dict:
         "failures": note.failures(), "unfinished": len(note.runs) - len(note.finished()), "runs": len(note.runs),
         "hours": found.seconds / 3600, "each": found.seconds / max(1, len(found.note.finished())), "quality": quality(runs),
         "players": _players(found, shelf), "left_out": shelf.left_out, "command": note.command,
-        "settings": (note.out / "config.yaml").read_text(encoding="utf-8")}
+        "settings": (note.out / CONFIG).read_text(encoding="utf-8")}
 
 
 def _shown(comparisons: pd.DataFrame, encoder: str) -> list[dict]:

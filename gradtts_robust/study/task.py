@@ -16,8 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..config import AdaptConfig, EvaluationConfig
 from ..files import atomic_text
+from ..training.record import CONFIG, write_config
+from ..training.setup import resolve_device, torch_state
 from .plan import Run, judging_files
 
 if TYPE_CHECKING:
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
 DONE = "done.json"
 ERROR = "error.txt"
 LOCK = "lock"
-CONFIG = "config.yaml"
 WATCHED = 1.0
 """Seconds from one look at whether the study still lives to the next."""
 
@@ -86,8 +89,6 @@ def done_facts(run: Run) -> dict:
 def adopt(config: AdaptConfig) -> None:
     """Lets a run go on in its folder under the paths of today: its key vouches for all else that its `config.yaml` says, but the study, the
     manifest or the base may have moved."""
-    from ..training.record import write_config
-
     out = Path(config.out)
     if (out / CONFIG).is_file():
         write_config(out, config)
@@ -98,10 +99,6 @@ def perform(task: Task) -> Outcome:
 
     All of it, not its training alone, has the run's threads, since two threads round a voice otherwise than one.
     """
-    import torch
-
-    from ..training.setup import resolve_device, torch_state
-
     if task.parent:
         _end_with(task.parent)
     out, began = Path(task.config.out), time.monotonic()
@@ -109,7 +106,6 @@ def perform(task: Task) -> Outcome:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out), torch_state(task.config.optim.threads, torch.device(resolve_device(task.config.device))):
             if not (out / DONE).is_file():
-                adopt(task.config)
                 _run(task, out)
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
             (out / ERROR).unlink(missing_ok=True)
@@ -126,7 +122,6 @@ def perform(task: Task) -> Outcome:
 def _run(task: Task, out: Path) -> None:
     from ..training.checkpoint import load_checkpoint
     from ..training.history import newest_state, saved_checkpoints
-    from ..training.setup import resolve_device
     from .judging import Judge
 
     began, busy = time.monotonic(), time.process_time()

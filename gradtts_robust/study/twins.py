@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,8 +54,6 @@ def take(folder: Path, out: Path) -> None:
 
 def share(folder: Path, out: Path) -> None:
     """Leaves what a finished run in `out` said for its twins, whole or not at all."""
-    if folder.is_dir():
-        return
     made = folder.with_name(f"{folder.name}.{out.name}")
     for path in sorted((out / JUDGED).glob("*.npz")):
         write_arrays(made / path.name, read_arrays(path))
@@ -62,6 +61,4 @@ def share(folder: Path, out: Path) -> None:
         made.rename(folder)
     except OSError:
         # a twin was there first
-        for path in made.glob("*"):
-            path.unlink()
-        made.rmdir()
+        shutil.rmtree(made)

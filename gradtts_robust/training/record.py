@@ -23,6 +23,7 @@ Stages = Callable[..., None]
 METRICS = ("step", "duration", "prior", "diffusion", "encoder_norm", "decoder_norm", "lr", "seconds")
 PACKAGES = ("gradtts-robust", "torch", "torchaudio", "numpy", "numba", "librosa", "accelerate", "safetensors", "resemblyzer",
             "espeakng-loader")
+CONFIG = "config.yaml"
 # settings that do not change what a step computes, so that a run may go on under others
 FREE = ("out", "cache", "device", "iterations", "evaluation", "optim.checkpoint_every", "optim.keep", "optim.keep_models",
         "optim.threads", "optim.compile")
@@ -30,7 +31,7 @@ FREE = ("out", "cache", "device", "iterations", "evaluation", "optim.checkpoint_
 
 def write_config(out: Path, config) -> None:
     """Writes the resolved settings to `out/config.yaml`."""
-    atomic_text(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
+    atomic_text(out / CONFIG, yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
 
 
 def check_same_run(out: Path, config) -> None:
@@ -41,7 +42,7 @@ def check_same_run(out: Path, config) -> None:
             folder cannot be written to.
     """
     check_folder(out)
-    path = out / "config.yaml"
+    path = out / CONFIG
     if not path.exists():
         return
     try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from bench_measure import Figure, Settings
@@ -28,11 +29,12 @@ def measure(settings: Settings) -> list[Figure]:
     if settings.device != "cuda":
         raise ValueError("measured on a GPU only: --device cuda")
     sizes, ceiling = size(settings), bf16_ceiling(settings)
-    cost, found = step_operations(sizes, settings) / sizes.batch, []
+    weights = write_weights(settings.work / "scale.pt", sizes)
+    cost, found = step_operations(weights, sizes, settings) / sizes.batch, []
     for batch, compiled in BATCHES:
         name = f"step of {batch} samples, bf16" + (", compiled" if compiled else "")
         try:
-            seconds = step_seconds(replace(sizes, batch=batch), settings, compiled=compiled)
+            seconds = step_seconds(weights, replace(sizes, batch=batch), settings, compiled=compiled)
         except torch.OutOfMemoryError:
             found.append(Figure(ROW, name, note="out of memory"))
             continue
@@ -54,9 +56,9 @@ def bf16_ceiling(settings: Settings) -> float:
     return 2 * MATRIX ** 3 / statistics.median(seconds)
 
 
-def step_operations(sizes: Size, settings: Settings) -> float:
+def step_operations(weights: Path, sizes: Size, settings: Settings) -> float:
     """Floating-point operations of the products and convolutions of a step, forward and backward."""
-    net = load_checkpoint(write_weights(settings.work / "scale.pt", sizes)).model.to(settings.device).train()
+    net = load_checkpoint(weights).model.to(settings.device).train()
     batch = collate(make_features(sizes), speaker_rows(sizes)).to(settings.device)
     with FlopCounterMode(display=False) as counter:
         terms = net.training_terms(batch, objective=Objective(penalty="l2"), segment_frames=sizes.segment,
@@ -65,9 +67,9 @@ def step_operations(sizes: Size, settings: Settings) -> float:
     return float(counter.get_total_flops())
 
 
-def step_seconds(sizes: Size, settings: Settings, *, compiled: bool) -> float:
+def step_seconds(weights: Path, sizes: Size, settings: Settings, *, compiled: bool) -> float:
     """Median of our steps in `train`, the first two not counted."""
     marks: list[float] = []
-    our_steps(settings.work / "scale.pt", sizes, settings, "bf16", steps=settings.repeats + 3, compiled=compiled,
+    our_steps(weights, sizes, settings, "bf16", steps=settings.repeats + 3, compiled=compiled,
               progress=lambda *_: marks.append(settings.now()))
     return statistics.median(after - before for before, after in zip(marks[1:], marks[2:]))
