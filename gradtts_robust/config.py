@@ -153,6 +153,7 @@ class OptimConfig:
         keep_models: newest checkpoints whose weights are kept; 0 keeps all.
         threads: torch's CPU threads; 0 leaves torch's own choice.
         compile: the score network by torch.compile: a minute at the start, for long trainings on a GPU; rounds otherwise.
+        cuda_graphs: on one GPU, record the score network's kernels once and replay them, instead of launching each from Python.
     """
 
     batch_size: int = 16
@@ -169,6 +170,7 @@ class OptimConfig:
     keep_models: int = 0
     threads: int = 0
     compile: bool = False
+    cuda_graphs: bool = True
 
 
 @dataclass

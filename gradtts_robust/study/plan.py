@@ -25,7 +25,8 @@ METHODS = ("plain", "audit", "trimmed", "early_stopping", "oracle")
 RUN_SETTINGS = ("method", "trim", "validation", "optim", "conditioning", "train", "iterations", "base")
 TRIM, VALIDATION_UTTERANCES = 0.3, 1
 NOT_IN_KEY = ("out", "cache", "device", "base", "manifest", "optim.keep", "optim.keep_models", "optim.threads", "optim.compile",
-              "evaluation.sentences", "evaluation.encoder", "evaluation.encoder_source", "evaluation.vocoder", "evaluation.thresholds")
+              "optim.cuda_graphs", "evaluation.sentences", "evaluation.encoder", "evaluation.encoder_source", "evaluation.vocoder",
+              "evaluation.thresholds")
 """Settings that change no result, and those whose content is hashed instead of their name."""
 LATER = {"filtering": {"oracle": False}}
 """Settings that came after studies had been run: at these values they are not in the key, so that finished runs keep theirs."""

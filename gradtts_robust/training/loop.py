@@ -197,7 +197,9 @@ def _recording(run: _Run, state: State) -> Iterator[Record | None]:
 
 def _loop(run: _Run, state: State, record: Record | None, save_start: bool, on_checkpoint: OnCheckpoint | None,
           progress: Progress | None) -> None:
-    loss = run.accelerator.prepare(Loss(state.model, run.objective, run.optim, run.perturbation, run.trim))
+    # several processes exchange gradients while these are computed, which a graph would not wait for
+    graphed = run.optim.cuda_graphs and run.accelerator.device.type == "cuda" and run.accelerator.num_processes == 1
+    loss = run.accelerator.prepare(Loss(state.model, run.objective, run.optim, run.perturbation, run.trim, graphed=graphed))
     if state.step or save_start:
         _checkpoint(run, state, record, on_checkpoint, write=not state.step)
     while state.step < run.iterations:

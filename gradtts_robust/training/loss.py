@@ -13,6 +13,7 @@ from ..model.conditioning import Perturbation
 from ..model.gradtts import GradTTS
 from . import calibration
 from .calibration import DeltaTable
+from .cuda_graph import training_network
 from .gain import check_settings as check_gain
 from .weights import check_kind
 
@@ -35,14 +36,18 @@ def check_objective(config: ObjectiveConfig, model: ModelConfig) -> None:
 
 
 class Loss(nn.Module):
-    """A batch in, the three terms' means out: what is wrapped for autocast and for several processes."""
+    """A batch in, the three terms' means out: what is wrapped for autocast and for several processes.
+
+    Args:
+        trim: share of the batch, that with the highest sum of the terms, that does not count, in [0, 1).
+        graphed: on a GPU, run the score network as CUDA graphs.
+    """
 
     def __init__(self, model: GradTTS, objective: Objective | None, optim: OptimConfig, perturbation: Perturbation | None,
-                 trim: float = 0.0):
+                 trim: float = 0.0, *, graphed: bool = False):
         super().__init__()
         self.model, self.objective, self.optim, self.perturbation, self.trim = model, objective, optim, perturbation, trim
-        # a function of its own: judging calls the network with every length there is, and each would be compiled anew
-        self.network = torch.compile(model.decoder.estimator.forward, dynamic=False) if optim.compile else None
+        self.network = training_network(model.decoder.estimator, compiled=optim.compile, graphed=graphed)
 
     def forward(self, batch: Batch, generator: torch.Generator, weights: Tensor | None = None) -> dict[str, Tensor]:
         terms = self.model.training_terms(batch, objective=self.objective, segment_frames=self.optim.segment_frames, generator=generator,

@@ -26,7 +26,7 @@ PACKAGES = ("gradtts-robust", "torch", "torchaudio", "numpy", "numba", "librosa"
 CONFIG = "config.yaml"
 # settings that do not change what a step computes, so that a run may go on under others
 FREE = ("out", "cache", "device", "iterations", "evaluation", "optim.checkpoint_every", "optim.keep", "optim.keep_models",
-        "optim.threads", "optim.compile")
+        "optim.threads", "optim.compile", "optim.cuda_graphs")
 
 
 def write_config(out: Path, config) -> None:

@@ -70,6 +70,6 @@ def step_operations(weights: Path, sizes: Size, settings: Settings) -> float:
 def step_seconds(weights: Path, sizes: Size, settings: Settings, *, compiled: bool) -> float:
     """Median of our steps in `train`, the first two not counted."""
     marks: list[float] = []
-    our_steps(weights, sizes, settings, "bf16", steps=settings.repeats + 3, compiled=compiled,
+    our_steps(weights, sizes, settings, "bf16", steps=settings.repeats + 3, compile=compiled,
               progress=lambda *_: marks.append(settings.now()))
     return statistics.median(after - before for before, after in zip(marks[1:], marks[2:]))

@@ -24,6 +24,7 @@ from gradtts_robust.training.setup import cpu_multiplies_bf16
 ROW = "train"
 PRECISIONS = {"float32": "at least 1.4", "bf16": "at least 4"}
 GRADIENT_GOALS = {"float32": "1e-5", "bf16": "2e-2"}
+GPU_OPTIONS = {"without CUDA graphs": {"cuda_graphs": False}, "compiled": {"compile": True}}
 COMPARED = 4
 WARM = 2
 
@@ -42,14 +43,13 @@ def measure(settings: Settings) -> list[Figure]:
             continue
         seconds = step_seconds(weights, sizes, settings, precision)
         figures.append(compared(ROW, name, seconds, goal=goal, note=note))
-        if settings.device == "cuda" and precision == "bf16":
-            seconds = step_seconds(weights, sizes, settings, precision, compiled=True)
-            figures.append(compared(ROW, f"{name}, compiled", seconds, goal=goal))
+        for how, options in GPU_OPTIONS.items() if settings.device == "cuda" else ():
+            figures.append(compared(ROW, f"{name}, {how}", step_seconds(weights, sizes, settings, precision, **options), goal=goal))
         figures += memory_figures(weights, sizes, settings, precision)
     return figures
 
 
-def step_seconds(weights: Path, sizes: Size, settings: Settings, precision: str, *, compiled: bool = False) -> dict[str, list[float]]:
+def step_seconds(weights: Path, sizes: Size, settings: Settings, precision: str, **options: bool) -> dict[str, list[float]]:
     """Seconds of our steps in `train`, and of a step of the original after each; beside bf16 it has TF32, as torch gives it by itself."""
     seconds: dict[str, list[float]] = {"ours": []}
     theirs = original_step(weights, sizes, settings, tf32=precision == "bf16") if settings.original else None
@@ -69,19 +69,19 @@ def step_seconds(weights: Path, sizes: Size, settings: Settings, precision: str,
                 seconds["original"].append(settings.now() - began)
         began = settings.now()
 
-    our_steps(weights, sizes, settings, precision, steps=settings.repeats + WARM, compiled=compiled, progress=after)
+    our_steps(weights, sizes, settings, precision, steps=settings.repeats + WARM, progress=after, **options)
     return seconds
 
 
 def our_steps(weights: Path, sizes: Size, settings: Settings, precision: str, *, steps: int, progress: Callable,
-              compiled: bool = False) -> None:
-    """Trains with the real loop: batches, alignment, three losses, clipping, Adam, metrics on disk.
+              **options: bool) -> None:
+    """Trains with the real loop: batches, alignment, three losses, clipping, Adam, metrics on disk; `options` are `OptimConfig`'s.
 
     In a folder of its own, as a run that finds its checkpoints has nothing left to do.
     """
     out = tempfile.mkdtemp(dir=settings.work)
     optim = OptimConfig(batch_size=sizes.batch, segment_frames=sizes.segment, learning_rate=1e-4, precision=precision,
-                        checkpoint_every=steps, threads=settings.threads, compile=compiled)
+                        checkpoint_every=steps, threads=settings.threads, **options)
     train(load_checkpoint(weights).model, make_features(sizes), speaker_rows(sizes), objective=Objective(penalty="l2"), optim=optim,
           iterations=steps, out=out, seed=0, device=settings.device, text=TextConfig(),
           speakers=list(speaker_rows(sizes)), progress=progress)
