@@ -159,6 +159,11 @@ def as_stored(wave: np.ndarray) -> np.ndarray:
     return (np.round(wave.clip(-1, 1 - 2**-15) * 2**15) / 2**15).astype(np.float32)
 
 
+def judged_files(folder: Path) -> list[Path]:
+    """The judged checkpoints in a folder, `NNNNNN.npz`, by step; what a process that was killed while it wrote has left is none."""
+    return sorted(path for path in folder.glob("*.npz") if path.stem.isdigit())
+
+
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays to one `.npz`, whole or not at all."""
     with atomic_write(path) as temporary:
@@ -176,4 +181,3 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a whole file of arrays ({str(error).splitlines()[0]}); remove it and go on") from None
-

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..files import atomic_text, atomic_write
 from ..speech.speaker import centroid, similarity
-from .judging import JUDGED, POLLUTION, REFERENCE, SAID, VOICES, read_arrays
+from .judging import JUDGED, POLLUTION, REFERENCE, SAID, VOICES, judged_files, read_arrays
 from .results import SAMPLES, read_settings
 from .task import DONE, ERROR
 
@@ -115,7 +115,7 @@ def load_runs(note: Note) -> list[Loaded]:
     for run in note.finished():
         folder = note.folder(run)
         if run["key"] not in loaded:
-            judged = {int(path.stem): read_arrays(path) for path in sorted((folder / JUDGED).glob("*.npz"))}
+            judged = {int(path.stem): read_arrays(path) for path in judged_files(folder / JUDGED)}
             facts = json.loads((folder / DONE).read_text(encoding="utf-8"))
             loaded[run["key"]] = Loaded(run, judged, read_arrays(folder / VOICES), read_settings(folder), facts)
         runs.append(replace(loaded[run["key"]], run=run))

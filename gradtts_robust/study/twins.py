@@ -13,7 +13,7 @@ import torch
 
 from ..config import AdaptConfig
 from ..training.adapt import Prepared
-from .judging import JUDGED, read_arrays, write_arrays
+from .judging import JUDGED, judged_files, read_arrays, write_arrays
 from .plan import NOT_IN_KEY, without
 
 FOUND_OTHERWISE = ("corruption", "speaker", "utterances", "filtering.audit", "filtering.oracle")
@@ -48,14 +48,14 @@ def _add(told, values: np.ndarray | None) -> None:
 
 def take(folder: Path, out: Path) -> None:
     """Gives a run in `out` what its twin left in `folder`."""
-    for path in sorted(folder.glob("*.npz")):
+    for path in judged_files(folder):
         write_arrays(out / JUDGED / path.name, read_arrays(path))
 
 
 def share(folder: Path, out: Path) -> None:
     """Leaves what a finished run in `out` said for its twins, whole or not at all."""
     made = folder.with_name(f"{folder.name}.{out.name}")
-    for path in sorted((out / JUDGED).glob("*.npz")):
+    for path in judged_files(out / JUDGED):
         write_arrays(made / path.name, read_arrays(path))
     try:
         made.rename(folder)
