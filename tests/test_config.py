@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 
 from gradtts_robust.cli import _parse
-from gradtts_robust.config import AdaptConfig, ModelConfig, ObjectiveConfig
+from gradtts_robust.config import AdaptConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, PretrainConfig
 from gradtts_robust.losses import Objective
 from gradtts_robust.training.loss import build_objective
 from gradtts_robust.training.record import check_same_run, write_config
@@ -57,3 +57,18 @@ def test_changed_options_are_another_run(tmp_path):
     config.objective.weighting_options = {"gamma": 3.0}
     with pytest.raises(ValueError, match=r"weighting_options=\{\}, and now it is \{'gamma': 3.0\}"):
         check_same_run(tmp_path, config)
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, {"beta_max": 10.0}), ({"beta_max": 10.0}, {}), ({"pe_scale": 1.0}, {"beta_max": 10.0})])
+def test_another_shape_of_the_model_is_another_run(tmp_path, before, after):
+    write_config(tmp_path, PretrainConfig(model=before))
+    check_same_run(tmp_path, PretrainConfig(model=before))
+    with pytest.raises(ValueError, match=r"model=\{"):
+        check_same_run(tmp_path, PretrainConfig(model=after))
+
+
+def test_a_run_may_be_judged_otherwise_but_not_by_what_it_learnt_from(tmp_path):
+    write_config(tmp_path, AdaptConfig())
+    check_same_run(tmp_path, AdaptConfig(evaluation=EvaluationConfig(sentences="3", encoder="ecapa", steps=4)))
+    with pytest.raises(ValueError, match="reference_utterances=3, and now it is 5"):
+        check_same_run(tmp_path, AdaptConfig(evaluation=EvaluationConfig(reference_utterances=5)))

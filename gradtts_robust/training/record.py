@@ -27,6 +27,10 @@ CONFIG = "config.yaml"
 # settings that do not change what a step computes, so that a run may go on under others
 FREE = ("out", "cache", "device", "iterations", "evaluation", "optim.checkpoint_every", "optim.keep", "optim.keep_models",
         "optim.threads", "optim.compile", "optim.cuda_graphs")
+# of those one that does: what is kept as reference is not learnt from
+BOUND = ("evaluation.reference_utterances",)
+# compared as one value: a name that one run lacks would else go unseen
+WHOLE = ("model", "objective.penalty_options", "objective.weighting_options")
 
 
 def write_config(out: Path, config) -> None:
@@ -53,7 +57,8 @@ def check_same_run(out: Path, config) -> None:
     # a learning rate that falls towards the last step depends on which that is
     free = [name for name in FREE if name != "iterations" or not config.optim.decay]
     for name in now:
-        if name in earlier and earlier[name] != now[name] and not any(name == f or name.startswith(f + ".") for f in free):
+        may_change = name not in BOUND and any(name == f or name.startswith(f + ".") for f in free)
+        if name in earlier and earlier[name] != now[name] and not may_change:
             raise ValueError(f"{out} holds a run with {name}={earlier[name]!r}, and now it is {now[name]!r}; "
                              "choose another --out, or remove that folder")
 
@@ -65,8 +70,7 @@ def _plain(config) -> dict:
 def _flat(values: dict, prefix: str = "") -> dict:
     flat = {}
     for name, value in values.items():
-        # options are compared as one value: a name that one run lacks would else go unseen
-        if isinstance(value, dict) and value and not name.endswith("_options"):
+        if isinstance(value, dict) and value and prefix + name not in WHOLE:
             flat |= _flat(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
