@@ -183,6 +183,8 @@ def test_clips_of_files_and_folders(tmp_path):
     for number, name in enumerate(("b.wav", "a.flac", "deep/c.wav"), start=1):
         audio.save_wav(tmp_path / name, tone(number / 10), 22050)
     (tmp_path / "notes.txt").write_text("not a clip")
+    for name in (".tmp-1a2b.wav", "deep/._c.wav"):
+        (tmp_path / name).write_bytes(b"RIFF, and no more")
     assert [len(clip) for clip in audio.load_clips(tmp_path)] == [4410, 2205, 6615]
     assert [len(clip) for clip in audio.load_clips(str(tmp_path / "b.wav"), 16000)] == [1600]
     assert [path.name for path in audio.find_clips([tmp_path / "b.wav", tmp_path / "deep"])] == ["b.wav", "c.wav"]

@@ -181,6 +181,8 @@ def save_wav(path: str | os.PathLike, wave: np.ndarray | Tensor, sample_rate: in
 def find_clips(source: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
     """Lists sound files: a file is itself, a folder is every sound file below it, sorted; several are joined.
 
+    Names in a folder that begin with a dot are passed over: what a killed process left half-written, or what macOS notes beside a file.
+
     Raises:
         FileNotFoundError: a path is not there.
         ValueError: nothing was given, or a folder without a sound file.
@@ -191,7 +193,8 @@ def find_clips(source: str | os.PathLike | Sequence[str | os.PathLike]) -> list[
     found = []
     for path in map(Path, sources):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+            inside = sorted(p for p in path.rglob("*")
+                            if p.suffix.lower() in AUDIO_SUFFIXES and not p.name.startswith(".") and p.is_file())
             if not inside:
                 raise ValueError(f"{path}: no sound file in this folder (looked for {', '.join(AUDIO_SUFFIXES)})")
             found += inside
