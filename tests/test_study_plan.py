@@ -39,6 +39,13 @@ def test_runs_are_the_product_in_order(manifest, tmp_path):
     assert (mixed.objective.penalty, mixed.objective.delta_0) == ("pseudo_huber", 0.1)
 
 
+def test_the_baseline_is_plain_squared_error(manifest, tmp_path):
+    others = {"debias": {"weighting": "debias"}, "joint": {"example_weights": "joint"},
+              "noisy": {"conditioning": {"perturbation": "gaussian"}}, "trimmed": {"method": "trimmed"}, "l1": {"penalty": "l1"}}
+    assert make_plan(tiny_study(manifest, tmp_path, objectives=others)).baseline == ""
+    assert make_plan(tiny_study(manifest, tmp_path, objectives={**others, "squares": {}})).baseline == "squares"
+
+
 def test_an_entry_may_differ_in_method_and_training(manifest, tmp_path):
     entries = {"a": {"method": "audit"}, "t": {"method": "trimmed", "trim": 0.2, "optim": {"learning_rate": 1e-5}, "iterations": 9},
                "e": {"method": "early_stopping", "validation": 2, "train": "decoder", "conditioning": {"perturbation": "uniform"}}}
@@ -105,6 +112,18 @@ def test_quick_is_small(manifest, tmp_path):
     assert (small.seeds, len(small.speakers), small.iterations, small.evaluation.sentences) == ([0], 2, 40, "2")
 
 
+def test_quick_keeps_what_the_study_compares_with(manifest, tmp_path):
+    dirt = {"kind": "foreign", "fraction": 0.4}
+    conditions = {"many": dirt, "clean": {"kind": "none"}, "more": dirt}
+    objectives = {"huber": {"penalty": "pseudo_huber"}, "l1": {"penalty": "l1"}, "squares": {"penalty": "l2"}}
+    config = tiny_study(manifest, tmp_path, conditions=conditions, objectives=objectives)
+    small = quick(replace(config, clean="clean", baseline="squares"))
+    assert (list(small.conditions), list(small.objectives)) == (["clean", "more"], ["squares", "l1"])
+    plan = make_plan(small)
+    assert (plan.clean, plan.baseline, len(plan.runs)) == ("clean", "squares", 4)
+    assert (list(quick(config).conditions), list(quick(config).objectives)) == (["many", "more"], ["huber", "l1"])
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"objectives": {}}, "no objectives, so there is nothing to run"), ({"conditions": {}}, "no conditions"), ({"seeds": []}, "no seeds"),
     ({"encoders": []}, "no encoders"), ({"seeds": [1, 1]}, "seeds has 1 2 times"), ({"manifest": ""}, "no manifest"),
@@ -112,6 +131,9 @@ def test_quick_is_small(manifest, tmp_path):
     ({"gpu_share": 2.0}, "gpu_share is 2"), ({"iterations": 0}, "iterations is 0"),
     ({"baseline": "x"}, "baseline is 'x'; the objectives are"),
     ({"clean": "x"}, "clean is 'x'; the conditions are"), ({"objectives": {"a": {"method": "magic"}}}, "objectives.a.method is 'magic'"),
+    ({"objectives": {"a": {"method": "early_stopping", "validation": 0}}}, "objectives.a.validation is 0; at least 1"),
+    ({"objectives": {"a": {"method": "trimmed", "trim": 0}}}, r"objectives.a.trim is 0; it must be in \(0, 1\)"),
+    ({"objectives": {"a": {"trim": 0.3}}}, "objectives.a.trim is read by method trimmed alone, and its method is plain"),
     ({"objectives": {"a": {"penalti": "l2"}}}, "objectives.a: unknown setting 'penalti'"),
     ({"objectives": {"a": {"optim": {"rate": 1}}}}, "objectives.a.optim: unknown setting 'rate'"),
     ({"conditions": {"c": {"share": 1}}}, "conditions.c: unknown setting 'share'"), ({"conditions": {"c": 3}}, "conditions.c is 3"),

@@ -125,7 +125,14 @@ def run_config(config: StudyConfig, speaker: str, *, condition: Mapping, entry: 
     method = own.pop("method", "plain")
     if method not in METHODS:
         raise ValueError(f"objectives.{where[1]}.method is {method!r}; choose one of {', '.join(METHODS)}")
+    for setting, reader in (("trim", "trimmed"), ("validation", "early_stopping")):
+        if setting in own and method != reader:
+            raise ValueError(f"objectives.{where[1]}.{setting} is read by method {reader} alone, and its method is {method}; leave it out")
     trim, validation = own.pop("trim", TRIM), own.pop("validation", VALIDATION_UTTERANCES)
+    if not 0 < trim < 1:
+        raise ValueError(f"objectives.{where[1]}.trim is {trim:g}; it must be in (0, 1), such as {TRIM:g}")
+    if validation < 1:
+        raise ValueError(f"objectives.{where[1]}.validation is {validation}; at least 1 utterance is needed to choose an iteration by")
     filtering = FilteringConfig(audit=method == "audit", trim=trim if method == "trimmed" else 0.0,
                                 validation=validation if method == "early_stopping" else 0, oracle=method == "oracle")
     corruption = _built(CorruptionConfig, {"seed": seed, **condition}, f"conditions.{where[0]}")
@@ -169,15 +176,24 @@ def manifest_digest(utterances: Sequence[Utterance]) -> str:
 
 
 def quick(config: StudyConfig) -> StudyConfig:
-    """A study of the same kind that ends within minutes: two speakers, two conditions and objectives, one seed, few steps."""
-    conditions, objectives = list(config.conditions), list(config.objectives)
+    """A study of the same kind that ends within minutes: two speakers, two conditions and objectives, one seed, few steps.
+
+    The condition and the objective that it names to compare with are among them.
+    """
     speakers = (config.speakers or _speakers(config, read_manifest(config.manifest)))[:2]
-    kept = list(dict.fromkeys([conditions[0], conditions[-1]])) if conditions else []
+    conditions, objectives = list(config.conditions), list(config.objectives)
+    conditions = _with(config.clean, [*conditions[:1], *conditions[1:][-1:]], conditions)
+    objectives = _with(config.baseline, objectives[:2], objectives)
     return replace(
-        config, speakers=speakers, seeds=config.seeds[:1], conditions={name: config.conditions[name] for name in kept},
-        objectives={name: config.objectives[name] for name in objectives[:2]}, iterations=min(config.iterations, 40),
+        config, speakers=speakers, seeds=config.seeds[:1], conditions={name: config.conditions[name] for name in conditions},
+        objectives={name: config.objectives[name] for name in objectives}, iterations=min(config.iterations, 40),
         optim=replace(config.optim, checkpoint_every=20, batch_size=min(config.optim.batch_size, 8)),
         evaluation=replace(config.evaluation, sentences="2", steps=min(config.evaluation.steps, 5)))
+
+
+def _with(name: str, kept: list[str], known: list[str]) -> list[str]:
+    """`kept`, the first of them given up for `name` where that is another one that is known."""
+    return [name, *kept[1:]] if name in known and name not in kept else kept
 
 
 def _check(config: StudyConfig) -> None:
@@ -221,8 +237,9 @@ def _built(kind: type, values: Mapping, where: str):
 def _baseline(config: StudyConfig, runs: Sequence[Run]) -> str:
     if config.baseline and config.baseline not in config.objectives:
         raise ValueError(f"baseline is {config.baseline!r}; the objectives are {', '.join(config.objectives)}")
-    plain = [run.objective for run in runs if run.method == "plain" and run.config.objective.penalty == "l2"
-             and run.config.objective.example_weights == "none"]
+    plain = [run.objective for run in runs if run.method == "plain" and run.config.conditioning.perturbation == "none"
+             and (run.config.objective.penalty, run.config.objective.weighting, run.config.objective.example_weights)
+             == ("l2", "constant", "none")]
     return config.baseline or (plain[0] if plain else "")
 
 
