@@ -91,6 +91,17 @@ def test_objectives_are_compared_on_the_runs_that_both_have():
     assert alone.value == 0.7 and math.isnan(alone.low) and alone.remark == "a single run has no interval"
 
 
+def test_damage_is_judged_on_the_runs_that_the_ratio_is_of():
+    """One speaker is hurt much, the others hardly; the robust objective has not learnt that one yet."""
+    clean = np.full((6, 3), 0.8)
+    dirty, robust = clean - 0.001, clean - 0.0005
+    dirty[0], robust[0] = 0.6, math.nan
+    found = damage_ratio(draw(6, 3), robust=robust, dirty=dirty, clean=clean)
+    assert math.isnan(found.value) and found.remark == "the dirt costs plain training 0.001, too little to divide by"
+    nothing = damage_ratio(draw(6, 3), robust=np.full((6, 3), math.nan), dirty=dirty, clean=clean)
+    assert math.isnan(nothing.value) and nothing.remark == "no runs to compare"
+
+
 def test_selected_checkpoints_are_what_counts():
     table = made_up(EFFECTS)
     late = table.assign(iteration=20, selected=False, similarity=0.0)

@@ -104,9 +104,11 @@ def damage_ratio(draws: Draws, *, robust: np.ndarray, dirty: np.ndarray, clean: 
 
     Returns:
         With a remark where the interval of the denominator includes 0: the ratio is then no more than noise over noise, and its interval
-        may be anything. NaN where the damage itself is below `LEAST_DAMAGE`.
+        may be anything. NaN where the damage itself is below `LEAST_DAMAGE`, or where no run has all three. Runs that lack one count nowhere.
     """
-    damage = interval(draws, clean, dirty, statistic=lambda c, d: c - d)
+    damage = interval(draws, robust, dirty, clean, statistic=lambda r, d, c: c - d)
+    if math.isnan(damage.value):
+        return damage
     if not damage.value >= LEAST_DAMAGE:
         return Estimate(math.nan, math.nan, math.nan, f"the dirt costs plain training {damage.value:.3f}, too little to divide by")
     found = interval(draws, robust, dirty, clean, statistic=lambda r, d, c: (c - r) / (c - d))
