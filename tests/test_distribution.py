@@ -1,5 +1,6 @@
 """Distances of sets of embeddings, and verification, against closed forms and other implementations."""
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
 from gradtts_robust.study.distribution import coverage, frechet_distance, relative_mahalanobis, spectral_entropy
-from gradtts_robust.study.summary import thresholds_of
+from gradtts_robust.study.summary import distribution_table, thresholds_of
+from gradtts_robust.study.table import Loaded, Note
 from gradtts_robust.study.verification import accepted_share, area_below, calibrate, equal_error
 
 
@@ -35,6 +37,23 @@ def test_precision_and_recall_tell_what_is_missing():
     assert (away.precision, away.recall) == (0, 0)
     same = coverage(real, real)
     assert (same.precision, same.recall) == (1, 1)
+
+
+def test_a_set_is_compared_with_its_twins_alone():
+    """A speaker whose clean run is not finished is no sign of a wider distribution."""
+    def one(condition: str, speaker: str, *, shift: float) -> Loaded:
+        run = {"condition": condition, "objective": "squares", "speaker": speaker, "seed": 0, "method": "plain"}
+        return Loaded(run, {4: {"said/e": rows(8, seed=len(speaker), shift=shift)}}, {"reference/e": rows(4, seed=9, shift=shift)}, {}, {})
+
+    note = Note(Path(), "squares", "clean", [], "", [])
+    pair = [one("clean", "a", shift=1), one("dirty", "a", shift=1)]
+    alone = distribution_table(note, pair, ["e"]).set_index("condition").loc["dirty"]
+    more = distribution_table(note, [*pair, one("dirty", "bb", shift=40)], ["e"]).set_index("condition").loc["dirty"]
+    names = ["frechet", "precision", "recall"]
+    assert more[names].tolist() == alone[names].tolist() == pytest.approx([0, 1, 1], abs=1e-9)
+    assert (alone["samples"], more["samples"]) == (8, 16)
+    unpaired = distribution_table(note, pair[1:], ["e"]).iloc[0]
+    assert unpaired[names].isna().all()
 
 
 def test_relative_mahalanobis_prefers_ones_own_speaker():

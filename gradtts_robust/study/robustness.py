@@ -104,7 +104,7 @@ def damage_ratio(draws: Draws, *, robust: np.ndarray, dirty: np.ndarray, clean: 
 
     Returns:
         With a remark where the interval of the denominator includes 0: the ratio is then no more than noise over noise, and its interval
-        may be anything. NaN where the damage itself is below `LEAST_DAMAGE`, or where no run has all three. Runs that lack one count nowhere.
+        may be anything. NaN where the damage itself is below `LEAST_DAMAGE`, or no run has all three; those that lack one don't count.
     """
     damage = interval(draws, robust, dirty, clean, statistic=lambda r, d, c: c - d)
     if math.isnan(damage.value):

@@ -51,7 +51,8 @@ def distribution_table(note: Note, runs: Sequence[Loaded], encoders: Sequence[st
     """One row per encoder, condition and objective: Frechet distance, precision and recall of the samples against those of the baseline
     that learnt from clean data; relative Mahalanobis distance to the target among the natural clips; entropy of the samples.
 
-    A run's twin in the clean, baseline part of the grid is what it is compared with, so that both sets are of the same speakers and seeds.
+    A run's twin in the clean, baseline part of the grid is what it is compared with, so that both sets are of the same speakers and seeds;
+    a run whose twin is not finished is left out of that.
     """
     plain = {(one.run["speaker"], one.run["seed"]): one for one in runs
              if one.run["condition"] == note.clean and one.run["objective"] == note.baseline}
@@ -66,18 +67,20 @@ def distribution_table(note: Note, runs: Sequence[Loaded], encoders: Sequence[st
         for (condition, objective), group in groups.items():
             said = np.concatenate([one.said(encoder) for one in group])
             speakers = np.concatenate([[one.run["speaker"]] * len(one.said(encoder)) for one in group])
-            twins = [plain[key] for one in group if (key := (one.run["speaker"], one.run["seed"])) in plain]
-            beside = np.concatenate([one.said(encoder) for one in twins]) if twins else np.zeros((0, said.shape[1]))
+            pairs = [(plain[key].said(encoder), one.said(encoder)) for one in group
+                     if (key := (one.run["speaker"], one.run["seed"])) in plain]
             rows.append({"encoder": encoder, "condition": condition, "objective": objective, "samples": len(said),
-                         **_beside(beside, said),
+                         **_beside(pairs),
                          "mahalanobis": float(np.mean(relative_mahalanobis(said, speakers, real, owners))) if len(real) > 1 else math.nan,
                          "entropy": spectral_entropy(said)})
     return pd.DataFrame(rows)
 
 
-def _beside(real: np.ndarray, samples: np.ndarray) -> dict[str, float]:
-    if min(len(real), len(samples)) <= NEIGHBOURS:
+def _beside(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Of pairs of embeddings (twin's [N, D], run's [N, D]): those of all runs beside those of all twins."""
+    if sum(len(twin) for twin, _ in pairs) <= NEIGHBOURS:
         return {"frechet": math.nan, "precision": math.nan, "recall": math.nan}
+    real, samples = map(np.concatenate, zip(*pairs))
     covered = coverage(real, samples)
     return {"frechet": frechet_distance(real, samples), "precision": covered.precision, "recall": covered.recall}
 
