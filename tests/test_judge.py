@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gradtts_robust import cli, files
-from gradtts_robust.data.manifest import read_manifest
+from gradtts_robust.data.manifest import Utterance, read_manifest
 from gradtts_robust.speech.audio import save_wav
 from gradtts_robust.speech.ecapa_small import EcapaSmall, EcapaSmallConfig, load_judge, save_judge, shipped_judge
 from gradtts_robust.speech.speaker import centroid, similarity, speaker_encoder
@@ -161,6 +161,19 @@ def sounds(recipe, tmp_path_factory):
     (folder / "m.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     np.savez(folder / "waves.npz", **recipe.prepare_module.gather([folder / "m.csv"]))
     return recipe.read_sounds(folder / "waves.npz", hold_out=2)
+
+
+def test_as_many_speakers_are_scored_as_were_held_out(monkeypatch):
+    for name in ("ship", "calibrate"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import ship
+
+    heard = [Utterance("x.wav", "X.", speaker) for speaker in ("100", "20", "Alex", "3", "100")]
+    for count, names in ((0, set()), (2, {"100", "20"}), (5, {"100", "20", "3"})):
+        assert {u.speaker for u in ship.held_out(heard, count)} == names
+    for name in ("ship", "calibrate"):
+        del sys.modules[name]
 
 
 def test_prepared_sounds(recipe, sounds, tmp_path):

@@ -55,6 +55,7 @@ def test_the_highest_ids_are_held_out_by_number_and_no_embedded_voice(recipe):
     assert {one.speaker for one in parts.held_out} == {"100", "20"} and len(parts.held_out) == 3
     assert {one.speaker for one in parts.train} == {"9", "Alex", "m5"}
     assert not recipe["vocoder_data"].split(utterances("9", "Alex"), 0).held_out
+    assert len(recipe["vocoder_data"].split(utterances("9", "8", "007", "Alex"), 5).held_out) == 3
     with pytest.raises(ValueError, match="all 2 speakers are held out"):
         recipe["vocoder_data"].split(utterances("9", "8"), 5)
 

@@ -23,7 +23,8 @@ from gradtts_robust.study.encoder_calibration import calibrate_encoder
 
 def held_out(utterances: list[Utterance], count: int) -> list[Utterance]:
     """Utterances of the last `count` speakers by number: those that training sets apart."""
-    last = sorted({u.speaker for u in utterances if u.speaker.isdecimal()}, key=int)[-count:]
+    real = sorted({u.speaker for u in utterances if u.speaker.isdecimal()}, key=int)
+    last = real[max(0, len(real) - count):]
     return [u for u in utterances if u.speaker in last]
 
 

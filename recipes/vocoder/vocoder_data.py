@@ -39,8 +39,8 @@ def split(utterances: Sequence[Utterance], held_out: int) -> Split:
     Raises:
         ValueError: nothing is left to learn from.
     """
-    real = sorted({int(one.speaker) for one in utterances if one.speaker.isdecimal()})
-    chosen = {str(speaker) for speaker in real[len(real) - held_out:]} if held_out else set()
+    real = sorted({one.speaker for one in utterances if one.speaker.isdecimal()}, key=int)
+    chosen = set(real[max(0, len(real) - held_out):])
     parts = Split([one for one in utterances if one.speaker not in chosen], [one for one in utterances if one.speaker in chosen])
     if not parts.train:
         raise ValueError(f"all {len(real)} speakers are held out; lower --held-out from {held_out}")
