@@ -1,9 +1,13 @@
-"""What a run of a study leaves behind, read after processes were killed while they wrote it."""
+"""What runs of a study leave behind and share: whole files alone, and nothing of another judge under the same name."""
 import numpy as np
 import pytest
+import torch
 
-from gradtts_robust.study import twins
-from gradtts_robust.study.judging import JUDGED, VOICES, judged_files, read_arrays, write_arrays
+from gradtts_robust.config import AdaptConfig, EvaluationConfig
+from gradtts_robust.speech.audio import SAMPLE_RATE, save_wav
+from gradtts_robust.speech.ecapa_small import load_judge, save_judge, shipped_judge
+from gradtts_robust.study import judging, twins
+from gradtts_robust.study.judging import JUDGED, VOICES, Judge, embed_clips, judged_files, load_ears, read_arrays, write_arrays
 from gradtts_robust.study.table import Note, load_runs
 
 
@@ -32,3 +36,30 @@ def test_twins_get_whole_checkpoints_alone(cut_off, tmp_path):
     twins.take(shared, other)
     assert [path.name for path in judged_files(other / JUDGED)] == ["000000.npz", "000002.npz"]
     assert read_arrays(other / JUDGED / "000002.npz")["seconds"] == 2
+
+
+@pytest.fixture
+def listens(tmp_path):
+    """Loads an encoder from a file whose bias is moved, and says what its embeddings depend on and what it makes of one clip."""
+    clip, config = tmp_path / "clip.wav", AdaptConfig(evaluation=EvaluationConfig(sentences="1", vocoder="griffin-lim"))
+    save_wav(clip, 0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE))
+
+    def load(moved: float):
+        network = load_judge(shipped_judge())
+        with torch.no_grad():
+            network.network.fc.conv.bias[0] += moved
+        save_judge(tmp_path / "mine.safetensors", network, dtype=torch.float32)
+        ears = load_ears(config, ["ecapa"], {"ecapa": str(tmp_path / "mine.safetensors")}, "cpu", tmp_path / "cache")
+        encoder = ears.encoders["mine"]
+        return Judge(config, ears, base="b").facts(), embed_clips([str(clip)], encoder, ears.cache, version=ears.version)
+    return load
+
+
+def test_an_encoder_trained_anew_under_its_old_name_is_asked_anew(listens, monkeypatch):
+    facts, heard = listens(0.0)
+    again, moved = listens(5.0)
+    assert facts != again and not np.allclose(heard, moved, atol=0.01)
+    before, same = listens(0.0)
+    assert before == facts and np.array_equal(same, heard)
+    monkeypatch.setattr(judging, "RESULTS_VERSION", "another")
+    assert listens(0.0)[0] != facts

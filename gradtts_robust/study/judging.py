@@ -23,6 +23,7 @@ from ..training.checkpoint import Checkpoint
 from ..training.validation import validation_loss
 from ..training.voice import TTS
 from .evaluation import load_tools, write_sample
+from .plan import RESULTS_VERSION, judging_files
 from .results import SAMPLES
 
 JUDGED = "judged"
@@ -33,13 +34,14 @@ REFERENCE, POLLUTION, SAID = "reference", "pollution", "said"
 @dataclass
 class Ears:
     """What judging needs besides the run: the sentences, every speaker encoder by its own name, the vocoder, where shared embeddings are
-    kept."""
+    kept, and a hash of what those depend on that no name tells: this version's numbers, and the content of files."""
 
     sentences: list[str]
     encoders: dict[str, SpeakerEncoder]
     vocoder: Vocoder
     device: str
     cache: Path
+    version: str
 
 
 def load_ears(config: AdaptConfig, encoders: Sequence[str], sources: Mapping[str, str], device: str, cache: Path) -> Ears:
@@ -51,7 +53,9 @@ def load_ears(config: AdaptConfig, encoders: Sequence[str], sources: Mapping[str
     first, *others = encoders
     tools = load_tools(replace(config.evaluation, encoder=first, encoder_source=sources.get(first, "")), device)
     loaded = [tools.encoder, *(speaker_encoder(name, sources.get(name) or None, device) for name in others)]
-    return Ears(tools.sentences, {encoder.name: encoder for encoder in loaded}, tools.vocoder, device, cache)
+    told = json.dumps([RESULTS_VERSION, judging_files(config.evaluation.vocoder, sources)], sort_keys=True)
+    return Ears(tools.sentences, {encoder.name: encoder for encoder in loaded}, tools.vocoder, device, cache,
+                hashlib.sha256(told.encode()).hexdigest()[:24])
 
 
 class Judge:
@@ -104,7 +108,7 @@ class Judge:
 
     def facts(self) -> list:
         """What a sample's embeddings depend on besides the model and the evaluation's settings."""
-        return [self.ears.sentences, list(self.ears.encoders)]
+        return [self.ears.sentences, list(self.ears.encoders), self.ears.version]
 
     def _shared(self, checkpoint: Checkpoint) -> Path:
         """Where the embeddings of a model before its first step are shared: it is the base with a row for the speaker."""
@@ -130,14 +134,14 @@ class Judge:
         foreign = [u.path for u in read_manifest(given) if u.extra.get("true_speaker", u.speaker) != u.speaker]
         arrays = {}
         for name, encoder in self.ears.encoders.items():
-            arrays[f"{REFERENCE}/{name}"] = embed_clips(reference, encoder, self.ears.cache)
+            arrays[f"{REFERENCE}/{name}"] = embed_clips(reference, encoder, self.ears.cache, version=self.ears.version)
             if foreign:
-                arrays[f"{POLLUTION}/{name}"] = embed_clips(foreign, encoder, self.ears.cache)
+                arrays[f"{POLLUTION}/{name}"] = embed_clips(foreign, encoder, self.ears.cache, version=self.ears.version)
         write_arrays(self.out / VOICES, arrays)
 
 
-def embed_clips(paths: Sequence[str], encoder: SpeakerEncoder, cache: Path) -> np.ndarray:
-    """Embeddings of sound files, float32 [N, D], each cached under its path, size and time.
+def embed_clips(paths: Sequence[str], encoder: SpeakerEncoder, cache: Path, *, version: str) -> np.ndarray:
+    """Embeddings of sound files, float32 [N, D], each cached under its path, size and time, the encoder's name and `Ears.version`.
 
     Raises:
         FileNotFoundError, ValueError: a file that cannot be used.
@@ -145,7 +149,7 @@ def embed_clips(paths: Sequence[str], encoder: SpeakerEncoder, cache: Path) -> n
     rows = []
     for path in paths:
         status = os.stat(path)
-        key = repr((encoder.name, os.path.abspath(path), status.st_size, status.st_mtime_ns))
+        key = repr((encoder.name, version, os.path.abspath(path), status.st_size, status.st_mtime_ns))
         entry = cache / "voices" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
         if not entry.is_file():
             wave = load_audio(path, sample_rate=ENCODER_RATE)

@@ -22,7 +22,7 @@ from ..config import AdaptConfig, EvaluationConfig
 from ..files import atomic_text
 from ..training.record import CONFIG, write_config
 from ..training.setup import resolve_device, torch_state
-from .plan import Run, judging_files
+from .plan import Run
 
 if TYPE_CHECKING:
     from .judging import Judge
@@ -150,8 +150,7 @@ def _learn(task: Task, judge: Judge) -> None:
 
     prepared = prepare_adaptation(task.config)
     alone = task.keep != "none" or task.fidelity or task.asr
-    facts = [*judge.facts(), judging_files(task.config.evaluation.vocoder, task.sources)]
-    folder = None if alone else task.cache / "learnt" / twins.learnt_key(task.config, prepared, facts)
+    folder = None if alone else task.cache / "learnt" / twins.learnt_key(task.config, prepared, judge.facts())
     if folder and folder.is_dir():
         write_data(task.config, prepared)
         judge.write_voices()
