@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..data.manifest import Utterance
+from .agreement import agreement
 from .speakers import Progress, embed_utterances
-from .weights import DISTRUSTED, agreement
+from .weights import DISTRUSTED
 
 LEAST = 3
 """With fewer utterances there is no majority to agree with."""
@@ -20,7 +21,7 @@ class Voice:
 
     Args:
         utterance: judged.
-        score: in [0, 1], how far its voice agrees with the majority's, see `weights.agreement`; 1 where it cannot be judged.
+        score: in [0, 1], how far its voice agrees with the majority's, see `agreement.agreement`; 1 where it cannot be judged.
         distance: cosine distance to the weighted mean of the speaker's other utterances; 0 where it cannot be judged.
         kept: its score reaches the threshold.
         judged: whether its speaker has `LEAST` utterances.

@@ -90,8 +90,8 @@ def _usual(values: np.ndarray) -> tuple[float, float]:
 def together(judged: Judgement) -> np.ndarray:
     """Weight by the sum of what the signals suspect, [n]; relative to the most trusted one; none where the transcript is not believed.
 
-    The sum of k signals is divided by the root of k, by which it would have a standard deviation of 1 were they independent and normal
-    (Stouffer's method): all of them may be a little odd, or one of them very.
+    The sum of k signals is divided by the root of k, as were they independent and normal (Stouffer's method): all of them may be a little
+    odd, or one of them very. As each is cut off at 0, of clean clips it has a mean of 0.4 sqrt(k) and a standard deviation of 0.58.
     """
     sums = np.sum(list(judged.suspicion.values()), axis=0) / len(judged.suspicion) ** 0.5
     weights = biweight(sums) * judged.believed
@@ -101,8 +101,9 @@ def together(judged: Judgement) -> np.ndarray:
 def mixture(judged: Judgement) -> np.ndarray:
     """Probability that an utterance is clean, [n], under a mixture of clean ones and one kind of dirt per signal, by EM.
 
-    Clean: every signal half-normal about what is usual. Dirty by a signal: that one is half-normal of a width `BROAD` times as
-    large, the others as if clean. The shares of the kinds are estimated; that of all dirt is at most `MOST_DIRTY`.
+    Clean: every signal half-normal from what is usual towards dirt (what lies on the other side counts as usual). Dirty by a signal: that
+    one is half-normal of a width `BROAD` times as large, the others as if clean. The shares of the kinds are estimated; that of all dirt
+    is at most `MOST_DIRTY`.
     """
     signals = np.stack(list(judged.suspicion.values()), axis=1)
     # what a signal is likelier by, as dirt than as clean
