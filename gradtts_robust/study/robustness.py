@@ -15,7 +15,7 @@ import pandas as pd
 
 from .metrics import LEAST_DAMAGE
 
-DRAWS = 2000
+DRAWS = 5000
 LEVEL = 0.95
 EXACT_SPEAKERS = 14
 """Up to so many speakers all changes of signs are tried."""
@@ -79,7 +79,7 @@ class Grid:
 
 
 def interval(draws: Draws, *values: np.ndarray, statistic: Callable[..., np.ndarray] = lambda mean: mean) -> Estimate:
-    """A statistic of means over runs and its percentile interval; only runs that all `values` [speakers, seeds] have are used."""
+    """A statistic of means over runs and its interval (`expanded_tail`); only runs that all `values` [speakers, seeds] have are used."""
     shared = np.logical_and.reduce([np.isfinite(value) for value in values])
     values = tuple(np.where(shared, value, np.nan) for value in values)
     if not shared.any():
@@ -91,8 +91,26 @@ def interval(draws: Draws, *values: np.ndarray, statistic: Callable[..., np.ndar
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return Estimate(float(point), math.nan, math.nan)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    speakers = int(shared.any(1).sum())
+    tail = expanded_tail(speakers if speakers > 1 else int(shared.sum()))
+    low, high = np.quantile(drawn, [tail, 1 - tail])
     return Estimate(float(point), float(low), float(high))
+
+
+def expanded_tail(count: int, *, level: float = LEVEL) -> float:
+    """The share of draws to leave out at either end, for an interval that holds its `level` with few speakers.
+
+    Draws of n speakers spread by a factor sqrt((n - 1) / n) too little, and with tails of a normal distribution where the mean of few has
+    Student's: of six speakers the plain percentiles at 95 % hold the truth 88 times of 100. The expanded ones (Hesterberg 2014,
+    arXiv 1411.5279) look that far out that both are made good, as far as draws reach.
+
+    Args:
+        count: speakers, or seeds where there is one speaker, >= 2.
+    """
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
+    return float(norm.sf(math.sqrt(count / (count - 1)) * student.ppf((1 + level) / 2, count - 1)))
 
 
 def damage_ratio(draws: Draws, *, robust: np.ndarray, dirty: np.ndarray, clean: np.ndarray) -> Estimate:
@@ -204,7 +222,7 @@ def compare(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str) -> 
     return found.assign(p_holm=holm(found["p"]))
 
 
-def courses(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str, draws: int = 500) -> pd.DataFrame:
+def courses(table: pd.DataFrame, *, baseline: str, clean: str, encoder: str, draws: int = 2000) -> pd.DataFrame:
     """One row per condition, objective and iteration: mean, R and ratio, each with `_low` and `_high`, and the ratio's remark.
 
     R is against clean training by the same objective, the ratio against the baseline's damage, both after as many iterations.
