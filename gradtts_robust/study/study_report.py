@@ -242,7 +242,7 @@ def _figures(found: Conclusion, encoder: str, prefix: str) -> list[dict]:
     """The figures as inline SVG with the words that stand for them; as files in `figures/` too."""
     comparison = found.comparisons[found.comparisons["encoder"] == encoder]
     view = View(found.note, found.table[found.table["encoder"] == encoder], comparison, found.anchors[encoder])
-    band = "Bands: 95 % bootstrap intervals over speakers, and seeds within them."
+    band = "Bands: 95 % bootstrap intervals over speakers, and seeds within them, widened for few speakers (expanded percentiles)."
     drawn = [
         ("damage", study_figures.damage_forest(view), "Damage ratio",
          "What each objective leaves of the damage that dirt does to plain training. Dotted: that damage's own interval includes 0, and "
