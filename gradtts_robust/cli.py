@@ -25,6 +25,7 @@ COMMANDS = {
     "corpus": "make a manifest from a corpus, or generate the embedded corpus",
     "doctor": "what this machine has and what is missing",
 }
+RESUMED = ("demo", "pretrain", "adapt", "study")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         program = f"{program} {command}"
         return globals()[f"_{command}"](argv[1:]) or 0
     except KeyboardInterrupt:
-        print(f"{program}: stopped; the last checkpoint stays, the same command goes on from it", file=sys.stderr)
+        goes_on = "; the last checkpoint stays, the same command goes on from it" if program.split()[-1] in RESUMED else ""
+        print(f"{program}: stopped{goes_on}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("GRADTTS_DEBUG"):

@@ -231,6 +231,8 @@ def test_stopping_is_no_error_with_a_trace(monkeypatch, capsys):
     def stop(argv):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gradtts_robust.cli._doctor", stop)
-    assert main(["doctor"]) == 130
-    assert "goes on from it" in capsys.readouterr().err
+    for command, goes_on in (("adapt", True), ("study", True), ("doctor", False), ("speak", False)):
+        monkeypatch.setattr(f"gradtts_robust.cli._{command}", stop)
+        assert main([command]) == 130
+        told = capsys.readouterr().err
+        assert told.startswith(f"gradtts-robust {command}: stopped") and ("goes on from it" in told) == goes_on
