@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ COMMANDS = {
     "corpus": "make a manifest from a corpus, or generate the embedded corpus",
     "doctor": "what this machine has and what is missing",
 }
+RESUMED = ("demo", "pretrain", "adapt", "study")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         program = f"{program} {command}"
         return globals()[f"_{command}"](argv[1:]) or 0
     except KeyboardInterrupt:
-        print(f"{program}: stopped; the last checkpoint stays, the same command goes on from it", file=sys.stderr)
+        goes_on = "; the last checkpoint stays, the same command goes on from it" if program.split()[-1] in RESUMED else ""
+        print(f"{program}: stopped{goes_on}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("GRADTTS_DEBUG"):
@@ -59,7 +62,9 @@ class _Top(argparse.ArgumentParser):
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = error.filename2 or error.filename
-        return f"{place or 'a file'}: {error.strerror[0].lower()}{error.strerror[1:]}; choose a path that can be read or written"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room and give the same command again" if full else "choose a path that can be read or written"
+        return f"{place or 'a file'}: {error.strerror[0].lower()}{error.strerror[1:]}; {remedy}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -156,11 +161,11 @@ def _speak(argv: list[str]) -> None:
         """
 
     asked = _parse("speak", argv, speak)
-    from gradtts_robust.files import check_folder
+    from gradtts_robust.files import check_file
     from gradtts_robust.speech.audio import save_wav
     from gradtts_robust.training.voice import load
 
-    check_folder(Path(asked["out"]).parent)
+    check_file(asked["out"])
     tts = load(asked["model"], device=asked["device"], vocoder=asked["vocoder"])
     speech = tts.speak(asked["text"], **{name: asked[name] for name in (
         "speaker", "steps", "temperature", "length_scale", "solver", "seed")})

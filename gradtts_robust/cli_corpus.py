@@ -28,15 +28,18 @@ def corpus(argv: list[str], *, parse: Callable, bars: Callable) -> None:
             align: find out by pocketsphinx when each phone is spoken (English; the extra `asr`), so that training need not search.
         """
 
-    from gradtts_robust.files import check_folder
+    from gradtts_robust.files import check_file, check_folder
 
     kinds = ["embedded", "librispeech", "libritts", "vctk", "ljspeech", "filelist", "folder"]
     asked = parse("corpus", argv, settings, positionals={"kind": {"choices": kinds, "help": "which corpus"}})
     if asked["kind"] == "embedded":
+        for name in ("root", "subset", "limit", "align"):
+            if asked[name]:
+                raise ValueError(f"corpus embedded has no --{name}; leave it out (--speakers, --part and --sentences say what is spoken)")
         check_folder(asked["out"])
         print(_embedded(asked, bars))
         return
-    check_folder(Path(asked["out"]).parent)
+    check_file(asked["out"])
     if not asked["root"]:
         raise ValueError(f"corpus {asked['kind']} needs --root, the corpus' folder")
     from gradtts_robust.data.corpora import CORPORA

@@ -50,11 +50,11 @@ def audit(argv: list[str], *, parse: Callable, bars: Callable) -> None:
 
     asked = parse("audit", argv, audit, positionals={"manifest": {"type": str, "help": "manifest to audit"}})
     from gradtts_robust.data.manifest import read_manifest
-    from gradtts_robust.files import check_folder
+    from gradtts_robust.files import check_file
     from gradtts_robust.study.audit import audit_lines, audit_manifest, write_kept
 
     if asked["out"]:
-        check_folder(Path(asked["out"]).parent)
+        check_file(asked["out"])
     utterances = read_manifest(asked["manifest"])
     with bars() as shown:
         found = audit_manifest(utterances, threshold=asked["threshold"], speakers=asked["speakers"], cache=asked["cache"] or None,

@@ -4,7 +4,6 @@ Imports nothing heavy, so that `gradtts-robust --help` stays quick.
 """
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +12,7 @@ from .config_conditions import ConditionNoiseConfig as ConditionNoiseConfig
 from .config_corruption import CorruptionConfig as CorruptionConfig
 from .config_study import DemoConfig as DemoConfig
 from .config_study import FilteringConfig as FilteringConfig
+from .config_values import from_dict as from_dict
 
 # `griffin-lim`, `vocoder-small` or a path
 DEFAULT_VOCODER = "vocoder-small"
@@ -273,25 +273,3 @@ class AdaptConfig:
     cache: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
-
-
-def from_dict(kind: type, values: dict):
-    """Builds a settings dataclass from plain values, as read from JSON or YAML.
-
-    Raises:
-        ValueError: a key that `kind` does not have.
-    """
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(f"unknown setting {unknown[0]!r} for {kind.__name__}; known: {', '.join(known)}")
-    default = kind()
-    built = {}
-    for name, value in values.items():
-        current = getattr(default, name)
-        if dataclasses.is_dataclass(current) and isinstance(value, dict):
-            value = from_dict(type(current), value)
-        elif isinstance(current, tuple):
-            value = tuple(value)
-        built[name] = value
-    return kind(**built)

@@ -1,14 +1,19 @@
 """Files that are either whole or not there."""
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+
+FULL = 2**16
+"""Bytes of free space below which a disk counts as full."""
 
 
 @contextmanager
@@ -18,7 +23,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     The temporary name keeps `path`'s suffix, since some writers choose the format by it.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be made or written, or the disk is full, whatever the writing library makes of that; it names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +38,15 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and error.filename in (None, name):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    except Exception as error:
+        # torch, safetensors and libsndfile tell a full disk in words of their own; what they have written still fills it here
+        if shutil.disk_usage(path.parent).free < FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,12 +82,25 @@ def check_folder(folder: str | os.PathLike) -> None:
     Raises:
         ValueError: a file stands in its way, or its nearest parent is not ours to write to.
     """
+    if not os.fspath(folder):
+        raise ValueError("the name of a folder to write to is empty; give one, or `.` for this one")
     path = Path(folder).absolute()
     nearest = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
     if not nearest.is_dir():
         raise ValueError(f"{folder}: {nearest} is no folder; choose another place to write to")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"{folder}: the folder {nearest} cannot be written to; choose another one")
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Refuses a file that cannot be written, before anything is computed for it; makes nothing.
+
+    Raises:
+        ValueError: it is a folder or has no name, or what `check_folder` raises for the folder that it is in.
+    """
+    if not os.fspath(path) or Path(path).is_dir():
+        raise ValueError(f"{os.fspath(path)!r} is {'a folder' if path else 'no name'}; give the name of a file to write")
+    check_folder(Path(path).parent)
 
 
 def verify_hash(path: str | os.PathLike, sha256: str) -> None:

@@ -41,6 +41,8 @@ def parse(argv: Sequence[str], *targets: Callable, program: str, description: st
         parsed = parser.parse_args(gather(argv, lists))
     except argparse.ArgumentError as error:
         raise ValueError(_explained(str(error), argv)) from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{', '.join(_recipes(argv))}: not UTF-8 text; save the recipe as UTF-8") from None
     values = vars(parser.instantiate(parsed))
     values.pop("config", None)
     return values
@@ -98,8 +100,7 @@ def _as_list(values: list[str], kind: type) -> str:
 def _explained(message: str, argv: Sequence[str]) -> str:
     """jsonargparse's message in the words of a command line; the recipe is named where the mistake is in it."""
     message = " ".join(message.split())
-    recipes = [after if word == "--config" else word.partition("=")[2]
-               for word, after in zip(argv, [*argv[1:], ""]) if word.partition("=")[0] == "--config"]
+    recipes = _recipes(argv)
     found = re.match(r'Parser key "([^"]+)": ', message)
     of_recipe = re.search(r"is not accepted$|does not accept option|^Unexpected config|^Problems parsing config", message)
     if found and not any(word.startswith("--" + found[1]) for word in argv if not word.startswith("--config")):
@@ -110,6 +111,11 @@ def _explained(message: str, argv: Sequence[str]) -> str:
     message = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .* Given value: ", lambda match:
                      f"expected {' or '.join(map(_type_name, re.split(', (?=<class|typing)', match[1])))}, got ", message)
     return f"{', '.join(recipes) + ': ' if recipes and of_recipe else ''}{message}; see --help"
+
+
+def _recipes(argv: Sequence[str]) -> list[str]:
+    return [after if word == "--config" else word.partition("=")[2]
+            for word, after in zip(argv, [*argv[1:], ""]) if word.partition("=")[0] == "--config"]
 
 
 def _type_name(kind: str) -> str:

@@ -91,6 +91,10 @@ def refusal(capsys, words, *, out=None) -> str:
     (["demo", "--base", "BASE", "--delta_0", "5"], r"delta_0 is 5"),
     (["demo", "--base", "BASE", "--iterations", "0"], "iterations is 0"),
     (["demo", "--sentences", "0"], "sentences is 0"),
+    (["corpus", "embedded", "--out", "x", "--limit", "2"], "embedded has no --limit"),
+    (["adapt", "--out", ""], "the name of a folder.* is empty"), (["demo", "--out", ""], "the name of a folder.* is empty"),
+    (["speak", "--model", "BASE", "--text", "Hi.", "--speaker", "first", "--out", ""], "give the name of a file"),
+    (["audit", "BASE", "--out", "."], "'.' is a folder; give the name of a file"),
 ])
 def test_a_wrong_word_is_told_in_one_line(words, told, world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -104,12 +108,13 @@ def test_a_wrong_word_is_told_in_one_line(words, told, world, tmp_path, monkeypa
     ("evaluation: {nonsense: 3}\n", "recipe.yaml: .*'nonsense'"),
     ("seed: 1\niterations: [3\n", "recipe.yaml: .*line 3"),
     ("only words\n", "recipe.yaml: .*only words"),
+    ("speaker: Zo\xeb\n", "recipe.yaml: not UTF-8"),
     (None, "recipe.yaml: File does not exist"),
 ])
 def test_a_bad_recipe_is_named(text, told, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     if text is not None:
-        recipe.write_text(text, encoding="utf-8")
+        recipe.write_text(text, encoding="latin-1")
     assert re.search(told, refusal(capsys, ["adapt", "--config", recipe, "--seed", "3"]))
 
 
@@ -148,13 +153,15 @@ def test_bad_data_is_told_in_one_line(command, manifest, told, world, tmp_path, 
     (["--base", "CUT"], "cut.safetensors: .*truncated"),
     (["--base", "nowhere"], "nowhere: no such checkpoint"),
     (["--iterations", "0"], "iterations is 0"),
+    (["--seed", "99999999999999999999"], "seed is 99999999999999999999; .*below"),
+    (["--cache", "GOOD"], "good.csv.* is no folder"),
     (["--optim.segment_frames", "20"], "segment_frames is 20"),
     (["--evaluation.sentences", "SENTENCES"], "sentences.txt, line 2"),
     (["--evaluation.encoder", "ears"], "'ears'.*resemblyzer"),
     (["--evaluation.vocoder", "nowhere.pt"], "nowhere.pt"),
 ])
 def test_a_bad_setting_is_told_in_one_line(words, told, world, tmp_path, capsys):
-    places = {"LONELY": "lonely.csv", "WORDLESS": "wordless.csv", "HIFIGAN": "hifigan.pt", "CUT": "cut.safetensors",
+    places = {"GOOD": "good.csv", "LONELY": "lonely.csv", "WORDLESS": "wordless.csv", "HIFIGAN": "hifigan.pt", "CUT": "cut.safetensors",
               "SENTENCES": "sentences.txt"}
     out = tmp_path / "runs" / "out"
     words = [world / places[word] if word in places else word for word in words]
@@ -178,7 +185,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(world, tmp_
     (["--solver", "magic"], "'magic'.*ode"), (["--steps", "0"], "steps"),
     (["--temperature", "0"], "temperature"), (["--length_scale", "-1"], "length_scale"), (["--vocoder", "nowhere"], "nowhere"),
     (["--model", "HIFIGAN"], "hifigan.pt"), (["--model", "EMPTY"], "empty: holds neither"), (["--model", "nowhere"], "nowhere: no such"),
-    (["--out", "x.mp3"], "x.mp3: .*wav or .flac"),
+    (["--out", "x.mp3"], "x.mp3: .*wav or .flac"), (["--seed", "-1"], "seed is -1"), (["--seed", "99999999999"], "seed is 99999999999"),
 ])
 def test_speaking_badly_is_told_in_one_line(words, told, world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -217,13 +224,15 @@ def test_the_system_s_own_errors_name_the_file(monkeypatch, capsys):
         raise OSError(28, "No space left on device", "runs/x.wav")
 
     monkeypatch.setattr("gradtts_robust.cli._doctor", full)
-    assert "runs/x.wav: no space left on device; choose a path" in refusal(capsys, ["doctor"])
+    assert "runs/x.wav: no space left on device; make room" in refusal(capsys, ["doctor"])
 
 
 def test_stopping_is_no_error_with_a_trace(monkeypatch, capsys):
     def stop(argv):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gradtts_robust.cli._doctor", stop)
-    assert main(["doctor"]) == 130
-    assert "goes on from it" in capsys.readouterr().err
+    for command, goes_on in (("adapt", True), ("study", True), ("doctor", False), ("speak", False)):
+        monkeypatch.setattr(f"gradtts_robust.cli._{command}", stop)
+        assert main([command]) == 130
+        told = capsys.readouterr().err
+        assert told.startswith(f"gradtts-robust {command}: stopped") and ("goes on from it" in told) == goes_on

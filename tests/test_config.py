@@ -1,10 +1,11 @@
 """Settings from the command line and from YAML files."""
 import dataclasses
+import json
 
 import pytest
 
 from gradtts_robust.cli import _parse
-from gradtts_robust.config import AdaptConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, PretrainConfig
+from gradtts_robust.config import AdaptConfig, CorruptionConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, PretrainConfig, from_dict
 from gradtts_robust.losses import Objective
 from gradtts_robust.training.loss import build_objective
 from gradtts_robust.training.record import check_same_run, write_config
@@ -72,3 +73,28 @@ def test_a_run_may_be_judged_otherwise_but_not_by_what_it_learnt_from(tmp_path):
     check_same_run(tmp_path, AdaptConfig(evaluation=EvaluationConfig(sentences="3", encoder="ecapa", steps=4)))
     with pytest.raises(ValueError, match="reference_utterances=3, and now it is 5"):
         check_same_run(tmp_path, AdaptConfig(evaluation=EvaluationConfig(reference_utterances=5)))
+
+
+@pytest.mark.parametrize("config", [
+    AdaptConfig(), ModelConfig(decoder_dims=(8, 16), pause_symbol=3), ObjectiveConfig(matched="unit", weighting_options={"gamma": 3}),
+    CorruptionConfig(snr=(0, 5)),
+])
+def test_plain_values_give_the_settings_back(config):
+    assert from_dict(type(config), json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+@pytest.mark.parametrize(("kind", "values", "told"), [
+    (ModelConfig, {"encoder_layers": 4.5}, "encoder_layers is 4.5; it must be a whole number"),
+    (ModelConfig, {"encoder_layers": True}, "encoder_layers is True; it must be a whole number"),
+    (ModelConfig, {"decoder_dims": 32}, "decoder_dims is 32; it must be a list, each a whole number"),
+    (ModelConfig, {"decoder_dims": [32, "x"]}, "it must be a list, each a whole number"),
+    (ModelConfig, {"pause_symbol": "_"}, "it must be a whole number or null"),
+    (CorruptionConfig, {"snr": [1.0]}, "it must be a list of 2, each a number"),
+    (ObjectiveConfig, {"matched": "big"}, "it must be true or false or one of small, unit"),
+    (ObjectiveConfig, {"weighting_options": {"gamma": "x"}}, "it must be names with a number each"),
+    (AdaptConfig, {"optim": 3}, "optim is 3; it must be settings"), (AdaptConfig, {"optim": {"ema": None}}, "ema is None"),
+    (AdaptConfig, {3: 4}, "unknown setting 3"),
+])
+def test_values_of_another_type_are_refused(kind, values, told):
+    with pytest.raises(ValueError, match=told):
+        from_dict(kind, values)

@@ -74,7 +74,8 @@ def test_ceilings_and_text(run):
     # the target's own clips are much nearer to each other than to the foreign speaker
     assert min(facts["ceiling"]["natural"]) > 0.8 > max(facts["reference_to_pollution"])
     lines = summary.text.splitlines()
-    assert [line.split()[0] for line in lines] == ["iteration", "0", "2", "4", "ceiling:"]
+    assert [line.split()[0] for line in lines] == ["iteration", "0", "2", "4", "ceiling:", "corruption:"]
+    assert lines[-1] == "corruption: foreign, 2 of 4 utterances at fraction 0.5"
     assert float(lines[3].split()[1]) == pytest.approx(summary.table.query("iteration == 4")["similarity"].mean(), abs=5e-4)
     training, judging = ([words for words in told if words[0] == stage] for stage in ("adapt", "evaluation"))
     assert [words[1] for words in training] == [1, 2, 3, 4] and "diffusion" in training[0][3]

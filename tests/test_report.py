@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -89,6 +90,18 @@ def test_findings_say_what_came_out_and_not_what_was_hoped():
     better = last.assign(similarity=last["similarity"] + 0.1 * (last["corruption_fraction"] > 0))
     assert findings(better)[0] == "dirty-l2: +0.080 against clean-l2" and "no share of the damage" in findings(better)[2]
     assert findings(last[last["corruption_fraction"] > 0]) == [] and findings(last[last["condition"] == "clean-l2"]) == []
+
+
+def test_broken_settings_are_one_line(study, tmp_path):
+    """Of a run folder that was edited by hand or half copied."""
+    run = tmp_path / "run"
+    shutil.copytree(study, run)
+    broken = next(iter(sorted(run.rglob("config.yaml"))))
+    for content in (b"a: [", b"only words", b"\xff\xfe"):
+        broken.write_bytes(content)
+        with pytest.raises(ValueError, match=r"config\.yaml: not a run's settings") as caught:
+            write_report(run)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content, words", [

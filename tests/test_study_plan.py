@@ -137,6 +137,13 @@ def test_quick_keeps_what_the_study_compares_with(manifest, tmp_path):
     ({"objectives": {"a": {"penalti": "l2"}}}, "objectives.a: unknown setting 'penalti'"),
     ({"objectives": {"a": {"optim": {"rate": 1}}}}, "objectives.a.optim: unknown setting 'rate'"),
     ({"conditions": {"c": {"share": 1}}}, "conditions.c: unknown setting 'share'"), ({"conditions": {"c": 3}}, "conditions.c is 3"),
+    ({"conditions": {"c": {"kind": "foregin", "fraction": 0.3}}}, "conditions.c: kind is 'foregin'; it must be one of none, foreign"),
+    ({"conditions": {"c": {"fraction": "much"}}}, "conditions.c: fraction is 'much'; it must be a number"),
+    ({"objectives": {"a": {"delta_0": "low"}}}, "objectives.a: delta_0 is 'low'; it must be a number"),
+    ({"objectives": {"a": {"optim": 3}}}, "objectives.a.optim is 3; it must be settings"),
+    ({"objectives": {"a": {"iterations": "many"}}}, "objectives.a: iterations is 'many'; it must be a whole number"),
+    ({"objectives": {"a": {"method": "trimmed", "trim": "half"}}}, "objectives.a: trim is 'half'; it must be a number"),
+    ({"encoders": ["ears"]}, "encoders has 'ears'; choose among resemblyzer, ecapa"),
     ({"evaluation": EvaluationConfig(reference_utterances=5)}, "speaker 'Andrea' has 7 utterances, but 5 are kept as reference"),
     ({"speakers": [], "evaluation": EvaluationConfig(reference_utterances=50)}, "no speaker has the 55 utterances"),
 ])

@@ -11,6 +11,7 @@ import torch
 
 from gradtts_robust.speech.audio import resample
 
+ENCODERS = ("resemblyzer", "ecapa")
 ENCODER_RATE = 16000
 SHORTEST = 0.05
 
@@ -149,7 +150,7 @@ def speaker_encoder(name: str = "resemblyzer", source: str | os.PathLike | None 
     if name == "ecapa":
         ours = not source or Path(source).suffix == ".safetensors"
         return SmallEcapa(source, trim=bool(trim), device=device) if ours else Ecapa(source, trim=bool(trim), device=device)
-    raise ValueError(f"no speaker encoder named {name!r}; there are resemblyzer and ecapa")
+    raise ValueError(f"no speaker encoder named {name!r}; there are {' and '.join(ENCODERS)}")
 
 
 def centroid(embeddings: np.ndarray) -> np.ndarray:

@@ -75,6 +75,7 @@ def run_analysis(model: str, manifest: str, out: str, *, times: int = 10, delta_
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     device, folder = resolve_device(device), Path(out)
     check_folder(folder)
+    check_folder(cache or folder)
     checkpoint = load_checkpoint(model)
     config = checkpoint.model.config
     objectives = {name: Objective(**{"delta_0": delta_0, "beta_min": config.beta_min, "beta_max": config.beta_max, **settings})

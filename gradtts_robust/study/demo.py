@@ -14,7 +14,7 @@ from ..config import AdaptConfig, CorruptionConfig, DemoConfig, EvaluationConfig
 from ..data.corruption import corrupt
 from ..data.generated import VOICES, generate
 from ..data.manifest import read_manifest, write_manifest
-from ..files import atomic_text
+from ..files import atomic_text, check_folder
 from ..speech.audio import mel_spectrogram
 from ..speech.espeak import speak_all
 from ..training.adapt import shipped_base, split_target
@@ -44,6 +44,7 @@ def run_demo(config: DemoConfig, *, progress: Stages | None = None) -> Summary:
         FileNotFoundError, ValueError: a setting that cannot be used, no base, or no espeak-ng; or `out` holds another demo.
     """
     began, out = time.monotonic(), Path(config.out)
+    check_folder(config.out)
     runs = plan(config)
     read_sentences(str(config.sentences))
     base = load_checkpoint(config.base or shipped_base())

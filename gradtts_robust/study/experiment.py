@@ -1,6 +1,7 @@
 """One adaptation, judged at every checkpoint, with its table and report."""
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,8 +55,12 @@ def run_adaptation(config: AdaptConfig, *, progress: Stages | None = None, condi
     """
     table = judge_adaptation(config, progress=progress, condition=condition, foreign=foreign)
     out = Path(config.out)
-    text, weighted = terminal_table(table, read_evaluation(out)), read_weights(out / WEIGHTS)
-    return Summary(write_report(out), f"{text}\n{weights_line(weighted)}" if weighted else text, table)
+    weighted, lines = read_weights(out / WEIGHTS), [terminal_table(table, read_evaluation(out))]
+    if config.corruption.kind != "none":
+        lines.append(dirt_line(config, out))
+    if weighted:
+        lines.append(weights_line(weighted))
+    return Summary(write_report(out), "\n".join(lines), table)
 
 
 def judge_adaptation(config: AdaptConfig, *, progress: Stages | None = None, condition: str = "",
@@ -86,6 +91,13 @@ def terminal_table(table: pd.DataFrame, facts: dict) -> str:
     for row in summary.itertuples():
         lines.append(f"{row.iteration:9d}   {row.mean:.3f}   {row.least:.3f}" + (f"   {row.pollution:14.3f}" if polluted else ""))
     return "\n".join([*lines, ceiling_line(table, [facts])])
+
+
+def dirt_line(config: AdaptConfig, out: Path) -> str:
+    """How many utterances were made dirty: a small fraction of few may well be none."""
+    with open(out / "corruption.csv", encoding="utf-8", newline="") as file:
+        dirty = [record["corrupted"] == "1" for record in csv.DictReader(file)]
+    return f"corruption: {config.corruption.kind}, {sum(dirty)} of {len(dirty)} utterances at fraction {config.corruption.fraction:g}"
 
 
 def ceiling_line(table: pd.DataFrame, evaluations: Sequence[dict]) -> str:

@@ -91,7 +91,7 @@ def run_study(config: StudyConfig, *, command: str = "", progress: Stages | None
         OSError: the disk is full.
     """
     plan = make_plan(config)
-    check_folder(plan.out)
+    check_folder(config.out)
     check_version(plan.out)
     # seed by seed, so that a study that is not finished is an even one
     waiting = sorted((run for run in plan.distinct() if not is_done(run)), key=lambda run: config.seeds.index(run.seed))

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..config import AdaptConfig, ConditioningConfig, CorruptionConfig, FilteringConfig, ObjectiveConfig, OptimConfig, from_dict
 from ..config_grid import StudyConfig
 from ..data.manifest import Utterance, read_manifest
+from ..speech.speaker import ENCODERS
 from ..training.adapt import shipped_base, split_target
 from ..training.checkpoint import resolve
 from ..training.setup import check_settings
@@ -117,28 +118,27 @@ def run_config(config: StudyConfig, speaker: str, *, condition: Mapping, entry: 
     Raises:
         ValueError: an unknown setting in `condition` or `entry`; `where` names them.
     """
-    for section, name, values in (("conditions", where[0], condition), ("objectives", where[1], entry)):
-        if not isinstance(values, Mapping):
-            raise ValueError(f"{section}.{name} is {values!r}; it must be settings, such as {{}}")
-    entry = dict(entry)
+    condition, entry = _settings(condition, f"conditions.{where[0]}"), dict(_settings(entry, f"objectives.{where[1]}"))
     own = {name: entry.pop(name) for name in RUN_SETTINGS if name in entry}
-    method = own.pop("method", "plain")
+    method, place = own.pop("method", "plain"), f"objectives.{where[1]}"
     if method not in METHODS:
         raise ValueError(f"objectives.{where[1]}.method is {method!r}; choose one of {', '.join(METHODS)}")
     for setting, reader in (("trim", "trimmed"), ("validation", "early_stopping")):
         if setting in own and method != reader:
             raise ValueError(f"objectives.{where[1]}.{setting} is read by method {reader} alone, and its method is {method}; leave it out")
     trim, validation = own.pop("trim", TRIM), own.pop("validation", VALIDATION_UTTERANCES)
+    filtering = _built(FilteringConfig, {
+        "audit": method == "audit", "trim": trim if method == "trimmed" else 0.0,
+        "validation": validation if method == "early_stopping" else 0, "oracle": method == "oracle"}, place)
     if not 0 < trim < 1:
         raise ValueError(f"objectives.{where[1]}.trim is {trim:g}; it must be in (0, 1), such as {TRIM:g}")
     if validation < 1:
         raise ValueError(f"objectives.{where[1]}.validation is {validation}; at least 1 utterance is needed to choose an iteration by")
-    filtering = FilteringConfig(audit=method == "audit", trim=trim if method == "trimmed" else 0.0,
-                                validation=validation if method == "early_stopping" else 0, oracle=method == "oracle")
     corruption = _built(CorruptionConfig, {"seed": seed, **condition}, f"conditions.{where[0]}")
-    optim = _built(OptimConfig, {**dataclasses.asdict(config.optim), **own.pop("optim", {})}, f"objectives.{where[1]}.optim")
-    conditioning = _built(ConditioningConfig, own.pop("conditioning", {}), f"objectives.{where[1]}.conditioning")
-    objective = _built(ObjectiveConfig, entry, f"objectives.{where[1]}")
+    optim = _built(OptimConfig, {**dataclasses.asdict(config.optim), **_settings(own.pop("optim", {}), f"{place}.optim")}, f"{place}.optim")
+    conditioning = _built(ConditioningConfig, own.pop("conditioning", {}), f"{place}.conditioning")
+    objective = _built(ObjectiveConfig, entry, place)
+    _built(AdaptConfig, own, place)
     shared = {"base": config.base, "iterations": config.iterations, "train": config.train, **own}
     return AdaptConfig(
         **shared, manifest=config.manifest, speaker=speaker, utterances=config.utterances, objective=objective, corruption=corruption,
@@ -206,6 +206,9 @@ def _check(config: StudyConfig) -> None:
         for value, times in Counter(getattr(config, name)).items():
             if times > 1:
                 raise ValueError(f"{name} has {value!r} {times} times; name it once")
+    for name in config.encoders:
+        if name not in ENCODERS:
+            raise ValueError(f"encoders has {name!r}; choose among {', '.join(ENCODERS)}")
     for name in ("jobs", "threads"):
         least = name == "threads"
         if getattr(config, name) < least:
@@ -227,9 +230,15 @@ def _speakers(config: StudyConfig, utterances: Sequence[Utterance]) -> list[str]
     return found
 
 
+def _settings(values, where: str) -> Mapping:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} is {values!r}; it must be settings, such as {{}}")
+    return values
+
+
 def _built(kind: type, values: Mapping, where: str):
     try:
-        return from_dict(kind, dict(values))
+        return from_dict(kind, dict(_settings(values, where)))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from None
 

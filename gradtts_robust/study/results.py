@@ -123,9 +123,21 @@ def read_evaluation(folder: Path) -> dict:
 
 
 def read_settings(folder: Path) -> dict:
-    """`folder/config.yaml`, or an empty dict where there is none."""
+    """`folder/config.yaml`, or an empty dict where there is none.
+
+    Raises:
+        ValueError: it is not YAML of settings.
+    """
     path = Path(folder) / CONFIG
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a run's settings ({str(error).splitlines()[0]}); remove it and run the experiment again") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: not a run's settings (no names and values); remove it and run the experiment again")
+    return settings
 
 
 def ceilings(evaluations: Sequence[dict]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from ..config import AdaptConfig
 from ..data.corruption import corrupt, write_records
 from ..data.dataset import Features, prepare_features
 from ..data.manifest import Utterance, read_manifest, validate, write_manifest
-from ..files import shipped_weights
+from ..files import check_folder, shipped_weights
 from ..model.conditioning import add_speaker, build_perturbation, new_row
 from ..model.gradtts import GradTTS
 from . import setup
@@ -164,6 +164,7 @@ def prepare_adaptation(config: AdaptConfig, *, progress: Stages | None = None) -
     if config.train == "speaker" and base.model.config.n_speakers == 1:
         raise ValueError("train is 'speaker', but the base has a single speaker and no speaker table; choose all or decoder")
     cache = config.cache or Path(config.out).parent / "features"
+    check_folder(cache)
     embeddings = None
     if config.corruption.kind != "none" and config.corruption.pick != "random":
         validate([*split.train, *split.others])

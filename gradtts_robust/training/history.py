@@ -44,7 +44,7 @@ def read_state(folder: Path) -> Saved:
     path = folder / STATE_FILE
     try:
         return Saved(**torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a training state ({reason}); remove {folder}, and the run goes on from the one before") from None
 

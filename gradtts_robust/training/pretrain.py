@@ -15,6 +15,7 @@ from ..data.condition_noise import corrupt_conditions
 from ..data.corruption import write_records
 from ..data.dataset import Features, load_features, prepare_usable_features, save_features
 from ..data.manifest import read_manifests, validate
+from ..files import check_folder
 from ..model.conditioning import build_perturbation, condition_on_embeddings, rows_from_embeddings
 from ..model.gradtts import GradTTS
 from ..speech.text import SYMBOLS
@@ -170,6 +171,7 @@ def read_corpus(config: PretrainConfig, *, progress: Stages | None = None) -> Co
             raise ValueError(f"speaker {min(shared)!r} stands in a manifest and in packed features; pack them together")
         validate(utterances)
         cache = config.cache or Path(config.out).parent / "features"
+        check_folder(cache)
         if config.corruption.kind != "none":
             similar = config.corruption.kind == "asymmetric"
             known = embed_speakers(utterances, cache, progress=count_stage(progress, "speakers")) if similar else None

@@ -45,7 +45,7 @@ def check_same_run(out: Path, config) -> None:
         ValueError: a setting that changes what is computed differs from `out/config.yaml`'s, that file is broken, or the
             folder cannot be written to.
     """
-    check_folder(out)
+    check_folder(config.out)
     path = out / CONFIG
     if not path.exists():
         return

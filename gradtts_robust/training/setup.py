@@ -28,6 +28,8 @@ def check_settings(optim: OptimConfig, *, iterations: int, seed: int, decoder: s
     for name, (value, low) in {**values, "iterations": (iterations, 1), "seed": (seed, 0)}.items():
         if value < low:
             raise ValueError(f"{name} is {value}; it must be at least {low}")
+    # every sentence is spoken with a seed of its own, counted from this one
+    check_seed(seed, below=2**31)
     multiple = FRAME_MULTIPLES.get(decoder, min(FRAME_MULTIPLES.values()))
     if optim.segment_frames % multiple:
         raise ValueError(f"optim.segment_frames is {optim.segment_frames}; it must be a multiple of {multiple}, as the U-Net halves it")
@@ -40,6 +42,12 @@ def check_settings(optim: OptimConfig, *, iterations: int, seed: int, decoder: s
         raise ValueError(f"optim.precision is {optim.precision!r}; choose auto, bf16 or float32")
     if optim.timesteps not in ("uniform", "stratified"):
         raise ValueError(f"optim.timesteps is {optim.timesteps!r}; choose uniform or stratified")
+
+
+def check_seed(seed: int, *, below: int = 2**32) -> None:
+    """Refuses a seed outside [0, `below`), by default what every library takes, with ValueError."""
+    if not 0 <= seed < below:
+        raise ValueError(f"seed is {seed}; it must be at least 0 and below {below}")
 
 
 def resolve_device(name: str) -> str:

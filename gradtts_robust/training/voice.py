@@ -84,7 +84,7 @@ class TTS:
             solver: a name in `model.samplers.SAMPLERS`.
 
         Raises:
-            ValueError: a text without anything to pronounce, an unknown speaker, or none named among several.
+            ValueError: a text without anything to pronounce, an unknown speaker, none named among several, or a seed outside [0, 2^32).
         """
         return self.speak_batch([text], speaker=speaker, steps=steps, temperature=temperature, length_scale=length_scale,
                                 seed=seed, solver=solver)[0]
@@ -95,6 +95,7 @@ class TTS:
         """Says several texts in one pass, as `speak` does; the noise, and so the sound, depends on the whole list."""
         if not texts:
             return []
+        setup.check_seed(seed)
         row = self.speaker_row(speaker)
         ids = [torch.tensor(encode(text, self.text)) for text in texts]
         speakers = None if row is None else torch.full((len(ids),), row, device=self.device)
