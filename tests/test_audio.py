@@ -152,6 +152,7 @@ def half(content):
     ("text.wav", lambda path: path.write_text("not a sound\nat all"), "cannot be read"),
     ("none.wav", lambda path: soundfile.write(path, np.zeros(0), 22050), "too short"),
     ("short.wav", lambda path: soundfile.write(path, tone(0.01), 22050), "too short"),
+    ("loud.wav", lambda path: soundfile.write(path, np.full(9999, -3e4), 22050, subtype="FLOAT"), "up to 3e[+]04, where"),
     ("nan.wav", lambda path: soundfile.write(path, np.full(9999, np.nan), 22050, subtype="FLOAT"), "not finite"),
 ])
 def test_bad_files_are_named_in_one_line(tmp_path, name, spoil, message):

@@ -21,6 +21,8 @@ N_MELS = 80
 FMIN = 0.0
 FMAX = 8000.0
 LOG_FLOOR = 1e-5
+LOUDEST = 10.0
+"""A float file may overshoot 1 a little; beyond this its values are no sound but, say, 16-bit numbers."""
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
 _STREAMED = 0x7FFFF000  # a pipe that cannot know its length writes a size near the limit
@@ -108,7 +110,7 @@ def load_audio(path: str | os.PathLike, *, sample_rate: int = SAMPLE_RATE, short
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a sound file, cut off, empty, too short, or with values that are not finite.
+        ValueError: not a sound file, cut off, empty, too short, or with values that are not finite or far beyond [-1, 1].
     """
     import soundfile
 
@@ -129,6 +131,9 @@ def load_audio(path: str | os.PathLike, *, sample_rate: int = SAMPLE_RATE, short
         raise ValueError(f"{path}: cut off before the end that its header promises; fetch it again or take it out")
     if not np.isfinite(samples).all():
         raise ValueError(f"{path}: holds values that are not finite (NaN or infinity); replace it or take it out")
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak > LOUDEST:
+        raise ValueError(f"{path}: holds values up to {peak:.4g}, where sound lies within [-1, 1]; divide it by its scale, such as 32768")
     if len(samples) < max(1.0, shortest * rate):
         raise ValueError(f"{path}: {len(samples) / rate:.3f} s of sound is too short; at least {shortest:g} s is needed")
     return resample(samples.mean(axis=1), source_rate=rate, target_rate=sample_rate)

@@ -122,18 +122,18 @@ def run_config(config: StudyConfig, speaker: str, *, condition: Mapping, entry: 
     own = {name: entry.pop(name) for name in RUN_SETTINGS if name in entry}
     method, place = own.pop("method", "plain"), f"objectives.{where[1]}"
     if method not in METHODS:
-        raise ValueError(f"objectives.{where[1]}.method is {method!r}; choose one of {', '.join(METHODS)}")
+        raise ValueError(f"{place}.method is {method!r}; choose one of {', '.join(METHODS)}")
     for setting, reader in (("trim", "trimmed"), ("validation", "early_stopping")):
         if setting in own and method != reader:
-            raise ValueError(f"objectives.{where[1]}.{setting} is read by method {reader} alone, and its method is {method}; leave it out")
+            raise ValueError(f"{place}.{setting} is read by method {reader} alone, and its method is {method}; leave it out")
     trim, validation = own.pop("trim", TRIM), own.pop("validation", VALIDATION_UTTERANCES)
     filtering = _built(FilteringConfig, {
         "audit": method == "audit", "trim": trim if method == "trimmed" else 0.0,
         "validation": validation if method == "early_stopping" else 0, "oracle": method == "oracle"}, place)
     if not 0 < trim < 1:
-        raise ValueError(f"objectives.{where[1]}.trim is {trim:g}; it must be in (0, 1), such as {TRIM:g}")
+        raise ValueError(f"{place}.trim is {trim:g}; it must be in (0, 1), such as {TRIM:g}")
     if validation < 1:
-        raise ValueError(f"objectives.{where[1]}.validation is {validation}; at least 1 utterance is needed to choose an iteration by")
+        raise ValueError(f"{place}.validation is {validation}; at least 1 utterance is needed to choose an iteration by")
     corruption = _built(CorruptionConfig, {"seed": seed, **condition}, f"conditions.{where[0]}")
     optim = _built(OptimConfig, {**dataclasses.asdict(config.optim), **_settings(own.pop("optim", {}), f"{place}.optim")}, f"{place}.optim")
     conditioning = _built(ConditioningConfig, own.pop("conditioning", {}), f"{place}.conditioning")
