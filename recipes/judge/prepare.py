@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def gather(manifests: list[Path]) -> dict[str, np.ndarray]:
     return {name: np.round(np.clip(np.concatenate(waves), -1, 1) * 32767).astype(np.int16) for name, waves in parts.items()}
 
 
+def numbered(names: Iterable[str]) -> list[str]:
+    """Each name that is a number, as real speakers of LibriSpeech have, once and by number."""
+    return sorted({name for name in names if name.isdecimal()}, key=int)
+
+
 def read_sounds(path: Path, *, hold_out: int) -> Sounds:
     """Opens what `main` wrote; the last `hold_out` speakers with a number for a name (LibriSpeech's) are set apart.
 
@@ -65,7 +71,7 @@ def read_sounds(path: Path, *, hold_out: int) -> Sounds:
     with np.load(path) as arrays:
         names = sorted({name.partition("/")[2] for name in arrays.files})
         speakers = {name: tuple(arrays[f"{kind}/{name}"] for kind in ("natural", "again")) for name in names}
-    real = sorted((name for name in names if name.isdecimal()), key=int)
+    real = numbered(names)
     if len(real) < hold_out:
         raise ValueError(f"{path}: {len(real)} speakers with a number for a name, and {hold_out} are to be held out; lower --hold-out")
     return Sounds(speakers, real[len(real) - hold_out:])

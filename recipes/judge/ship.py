@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from calibrate import rounded
+from prepare import numbered
 
 from gradtts_robust import speaker_encoder
 from gradtts_robust.data.manifest import Utterance, read_manifest
@@ -23,7 +24,7 @@ from gradtts_robust.study.encoder_calibration import calibrate_encoder
 
 def held_out(utterances: list[Utterance], count: int) -> list[Utterance]:
     """Utterances of the last `count` speakers by number: those that training sets apart."""
-    real = sorted({u.speaker for u in utterances if u.speaker.isdecimal()}, key=int)
+    real = numbered(u.speaker for u in utterances)
     last = real[max(0, len(real) - count):]
     return [u for u in utterances if u.speaker in last]
 
