@@ -25,11 +25,13 @@ class GraphedNetwork:
     def __init__(self, estimator: nn.Module, forward: Network | None = None, *,
                  record: Callable[[nn.Module, tuple[Tensor, ...]], nn.Module] = torch.cuda.make_graphed_callables):
         self.estimator, self.forward, self.record = estimator, forward or estimator.forward, record
+        # walking through the network for them would cost a millisecond of every step
+        self.parameters = tuple(estimator.parameters())
         self.recorded: dict[tuple, nn.Module] = {}
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
         given = tuple(value for value in inputs if value is not None)
-        needed = [value.requires_grad for value in (*given, *self.estimator.parameters())]
+        needed = [value.requires_grad for value in (*given, *self.parameters)]
         if not (torch.is_grad_enabled() and any(needed)):
             return self.forward(*inputs)
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
