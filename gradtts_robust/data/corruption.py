@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ..files import atomic_write
 from . import dirty_audio
 from .manifest import Utterance
 
+RECORDS = "corruption.csv"
 RECORD_FIELDS = ("id", "corrupted", "kind", "true_speaker", "replaced", "detail")
 BABBLE = 6
 LONGEST = 3
@@ -273,3 +275,11 @@ def write_records(path: str | os.PathLike, records: Sequence[Mapping]) -> None:
         writer = csv.DictWriter(file, list(records[0]) if records else RECORD_FIELDS)
         writer.writeheader()
         writer.writerows({**record, "corrupted": int(record["corrupted"])} for record in records)
+
+
+def read_records(path: str | os.PathLike) -> list[dict]:
+    """What `write_records` wrote, `corrupted` as bool and all else as text; nothing where there is no such file."""
+    if not Path(path).is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{**record, "corrupted": record["corrupted"] == "1"} for record in csv.DictReader(file)]

@@ -1,7 +1,6 @@
 """One adaptation, judged at every checkpoint, with its table and report."""
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..config import AdaptConfig
+from ..data.corruption import RECORDS, read_records
 from ..training.adapt import adapt
 from ..training.checkpoint import load_checkpoint
 from ..training.history import newest_state, saved_checkpoints
@@ -95,8 +95,7 @@ def terminal_table(table: pd.DataFrame, facts: dict) -> str:
 
 def dirt_line(config: AdaptConfig, out: Path) -> str:
     """How many utterances were made dirty: a small fraction of few may well be none."""
-    with open(out / "corruption.csv", encoding="utf-8", newline="") as file:
-        dirty = [record["corrupted"] == "1" for record in csv.DictReader(file)]
+    dirty = [record["corrupted"] for record in read_records(out / RECORDS)]
     return f"corruption: {config.corruption.kind}, {sum(dirty)} of {len(dirty)} utterances at fraction {config.corruption.fraction:g}"
 
 

@@ -1,7 +1,6 @@
 """One HTML file to look at and listen to: what was run, its figures, tables and samples, for one run or several."""
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections import Counter
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .. import __version__
+from ..data.corruption import RECORDS, read_records
 from ..files import atomic_text
 from ..training.weights import DISTRUSTED, WEIGHTS, read_weights
 from . import figures
@@ -233,12 +233,8 @@ def _one_speaker(table: pd.DataFrame) -> pd.DataFrame:
 
 def _data(name: str, run: Path) -> dict:
     """What a run learnt from: how many clips, what is wrong with how many, each dirty one, and those that its weights distrusted."""
-    path = run / "corruption.csv"
-    records = []
-    if path.is_file():
-        with open(path, encoding="utf-8", newline="") as file:
-            records = list(csv.DictReader(file))
-    dirty = [record for record in records if record["corrupted"] == "1"]
+    records = read_records(run / RECORDS)
+    dirty = [record for record in records if record["corrupted"]]
     speakers = Counter(record["true_speaker"] if record["kind"] == "foreign" else record["kind"] for record in dirty)
     weighted = read_weights(run / WEIGHTS)
     return {"name": name, "count": len(records), "dirty": len(dirty), "records": dirty, "weighted": len(weighted),

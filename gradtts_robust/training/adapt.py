@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import AdaptConfig
-from ..data.corruption import corrupt, write_records
+from ..data.corruption import RECORDS, corrupt, write_records
 from ..data.dataset import Features, prepare_features
 from ..data.manifest import Utterance, read_manifest, validate, write_manifest
 from ..files import check_folder, shipped_weights
@@ -122,7 +122,7 @@ def write_data(config: AdaptConfig, prepared: Prepared) -> None:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     write_config(out, config)
-    write_records(out / "corruption.csv", prepared.records)
+    write_records(out / RECORDS, prepared.records)
     # of a run that goes on, what it has estimated stays until the next time
     if prepared.weights and not (config.objective.example_weights in BY_GAIN and (out / WEIGHTS).is_file()):
         write_weights(out / WEIGHTS, prepared.weights, prepared.records)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import PRESETS, ModelConfig, PretrainConfig, TextConfig, from_dict
 from ..data.condition_noise import check_settings as check_condition_noise
 from ..data.condition_noise import corrupt_conditions
-from ..data.corruption import write_records
+from ..data.corruption import RECORDS, write_records
 from ..data.dataset import Features, load_features, prepare_usable_features, save_features
 from ..data.manifest import read_manifests, validate
 from ..files import check_folder
@@ -90,7 +90,7 @@ def pretrain(config: PretrainConfig, *, progress: Stages | None = None) -> Path:
     write_config(out, config)
     write_skipped(out, corpus.skipped)
     if corpus.records:
-        write_records(out / "corruption.csv", corpus.records)
+        write_records(out / RECORDS, corpus.records)
     train(model, features, corpus.rows, objective=objective, optim=config.optim,
           iterations=config.iterations, out=out, seed=config.seed, device=config.device, text=config.text, speakers=corpus.speakers,
           embeddings=corpus.embeddings, trainable=config.train, aligned_first=config.aligned_first, perturbation=perturbation,
