@@ -68,6 +68,13 @@ def test_another_shape_of_the_model_is_another_run(tmp_path, before, after):
         check_same_run(tmp_path, PretrainConfig(model=after))
 
 
+@pytest.mark.parametrize("content", [b"a: [", b"only words", b"\xff\xfe", b""])
+def test_broken_settings_of_a_run_are_named(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.yaml: not a run's settings \(.*\); choose another folder with --out"):
+        check_same_run(tmp_path, AdaptConfig())
+
+
 def test_a_run_may_be_judged_otherwise_but_not_by_what_it_learnt_from(tmp_path):
     write_config(tmp_path, AdaptConfig())
     check_same_run(tmp_path, AdaptConfig(evaluation=EvaluationConfig(sentences="3", encoder="ecapa", steps=4)))

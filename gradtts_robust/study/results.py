@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from ..files import atomic_text
-from ..training.record import CONFIG
+from ..training.record import read_config
 from .metrics import bootstrap_interval, threshold_counts
 
 RESULTS = "results.csv"
@@ -128,16 +127,7 @@ def read_settings(folder: Path) -> dict:
     Raises:
         ValueError: it is not YAML of settings.
     """
-    path = Path(folder) / CONFIG
-    if not path.is_file():
-        return {}
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a run's settings ({str(error).splitlines()[0]}); remove it and run the experiment again") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path}: not a run's settings (no names and values); remove it and run the experiment again")
-    return settings
+    return read_config(Path(folder), remedy="remove it and run the experiment again")
 
 
 def ceilings(evaluations: Sequence[dict]) -> dict[str, float]:

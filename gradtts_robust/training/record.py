@@ -38,6 +38,27 @@ def write_config(out: Path, config) -> None:
     atomic_text(out / CONFIG, yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
 
 
+def read_config(out: Path, *, remedy: str) -> dict:
+    """What `write_config` wrote, as plain values, or an empty dict where there is nothing.
+
+    Args:
+        remedy: what to do about a broken file, for its error.
+
+    Raises:
+        ValueError: it is not YAML of settings.
+    """
+    path = out / CONFIG
+    if not path.exists():
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a run's settings ({str(error).splitlines()[0]}); {remedy}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: not a run's settings (no names and values); {remedy}")
+    return settings
+
+
 def check_same_run(out: Path, config) -> None:
     """Refuses to go on in a folder whose run had other settings: the result would be neither of the two.
 
@@ -46,14 +67,7 @@ def check_same_run(out: Path, config) -> None:
             folder cannot be written to.
     """
     check_folder(config.out)
-    path = out / CONFIG
-    if not path.exists():
-        return
-    try:
-        earlier = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, AttributeError) as error:
-        raise ValueError(f"{path}: not a run's settings ({str(error).splitlines()[0]}); choose another folder with --out") from None
-    now = _flat(_plain(config))
+    earlier, now = _flat(read_config(out, remedy="choose another folder with --out")), _flat(_plain(config))
     # a learning rate that falls towards the last step depends on which that is
     free = [name for name in FREE if name != "iterations" or not config.optim.decay]
     for name in now:
